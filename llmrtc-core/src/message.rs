@@ -5,10 +5,13 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::id::{CallId, ToolName};
+use crate::{
+    id::{CallId, ToolName},
+    redact::Pii,
+};
 
-/// One message. Text is shared, so cloning a history copies pointers.
-#[derive(Clone, Debug, PartialEq)]
+/// One message. Text is shared, so cloning a history copies pointers. `Debug` shows kinds and lengths only.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Message {
     /// Instructions. At most one per request, always first, never stored (M3).
@@ -73,6 +76,37 @@ impl Message {
         match self {
             Self::System { text } | Self::User { text, .. } | Self::Assistant { text, .. } => text,
             Self::Tool { content, .. } => content,
+        }
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System { text } => f.debug_tuple("System").field(&Pii(text)).finish(),
+            Self::User { text, attachments } => f
+                .debug_tuple("User")
+                .field(&Pii(text))
+                .field(attachments)
+                .finish(),
+            Self::Assistant {
+                text, tool_calls, ..
+            } => f
+                .debug_tuple("Assistant")
+                .field(&Pii(text))
+                .field(&tool_calls.len())
+                .finish(),
+            Self::Tool {
+                name,
+                content,
+                is_error,
+                ..
+            } => f
+                .debug_tuple("Tool")
+                .field(name)
+                .field(&Pii(content))
+                .field(is_error)
+                .finish(),
         }
     }
 }

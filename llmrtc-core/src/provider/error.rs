@@ -127,6 +127,19 @@ impl ProviderError {
         self
     }
 
+    /// The same failure without its cause, for whoever looks at it beside its owner.
+    #[must_use]
+    pub fn restated(&self) -> Self {
+        Self {
+            kind: self.kind,
+            provider: self.provider.clone(),
+            message: self.message.clone(),
+            retry_after: self.retry_after,
+            retryable: self.retryable,
+            source: None,
+        }
+    }
+
     /// The nature of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind

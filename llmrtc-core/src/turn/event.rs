@@ -7,6 +7,7 @@ use crate::{
     id::{StageId, TurnId},
     message::ToolCall,
     provider::{ErrorKind, ProviderError, StopReason, Usage},
+    tool::ToolFailure,
 };
 
 /// What a session tells its client, in order. Converted to wire messages by the server.
@@ -87,7 +88,7 @@ pub enum TurnEvent {
         /// The call it answers.
         call: ToolCall,
         /// The value, or the public reason of the failure.
-        result: Result<serde_json::Value, String>,
+        result: Result<serde_json::Value, ToolFailure>,
         /// How long it ran.
         duration: Duration,
     },
