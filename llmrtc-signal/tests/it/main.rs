@@ -1,0 +1,6 @@
+//! Both ends over loopback.
+
+mod greeting;
+mod harness;
+mod hostile;
+mod signalling;
