@@ -90,6 +90,22 @@ impl ToolFailure {
     }
 }
 
+/// A session without tools: every call is of a tool that does not exist.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoTools;
+
+#[async_trait]
+impl ToolRunner for NoTools {
+    fn definitions(&self) -> Arc<[ToolDefinition]> {
+        Arc::from([])
+    }
+
+    async fn run(&self, _: &ToolCall, _: &CallContext) -> Result<Value, ToolFailure> {
+        let message = "there is no such tool";
+        Err(ToolFailure::new(FailureCategory::NotFound, message))
+    }
+}
+
 /// What the model reads: the value as JSON, or an error object.
 pub fn model_text(result: &Result<Value, ToolFailure>) -> String {
     match result {

@@ -1,1 +1,14 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+pub mod codec;
+pub mod config;
+pub mod ears;
+pub mod endpoint;
+pub mod error;
+pub mod jitter;
+pub mod peer;
+pub mod pipeline;
+pub mod playout;
+pub mod resample;
+pub mod stun;
+pub mod vad;

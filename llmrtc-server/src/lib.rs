@@ -1,1 +1,17 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+pub mod admission;
+pub mod app;
+pub mod cli;
+pub mod client;
+pub mod config;
+mod ice;
+pub mod listen;
+pub mod metrics;
+pub mod routes;
+pub mod server;
+mod session;
+pub mod shutdown;
+pub mod telemetry;
+
+pub use crate::server::{Server, ServerBuilder};

@@ -1,2 +1,89 @@
-//! x
-fn main() {}
+//! The `llmrtc` command.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use llmrtc_server::{
+    app,
+    cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
+    client,
+    config::{
+        ConfigError,
+        load::{Loaded, ProcessEnvironment, load},
+    },
+    shutdown::{Shutdown, signals},
+    telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve(args),
+        Command::Config(ConfigCommand::Check(args)) => read(args).map(|_| ()),
+        Command::Config(ConfigCommand::Print(args)) => {
+            read(args).and_then(|loaded| print(&loaded.to_toml()))
+        }
+        Command::Version => print(concat!("llmrtc ", env!("CARGO_PKG_VERSION"), "\n")),
+        Command::Call(args) => call(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone.
+            let _ = writeln!(io::stderr(), "llmrtc: {error:#}");
+            ExitCode::from(if error.is::<ConfigError>() {
+                ConfigError::EXIT_CODE
+            } else {
+                1
+            })
+        }
+    }
+}
+
+fn read(args: ConfigArgs) -> anyhow::Result<Loaded> {
+    let loaded = load(&ProcessEnvironment, args.into())?;
+    for notice in &loaded.notices {
+        let _ = writeln!(io::stderr(), "llmrtc: {notice}");
+    }
+    Ok(loaded)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write to standard output")
+}
+
+fn call(args: CallArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(client::call::run(args))
+}
+
+fn serve(args: ConfigArgs) -> anyhow::Result<()> {
+    let config = read(args)?.config;
+    telemetry::init(&config.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(async {
+        let shutdown = Shutdown::new();
+        let second_signal = signals(shutdown.clone()).context("cannot watch for signals")?;
+        tokio::select! {
+            biased;
+            code = second_signal => std::process::exit(code.into()),
+            result = app::run(config, shutdown.clone()) => result,
+            () = shutdown.overdue() => Err(anyhow::anyhow!("connections did not close in time")),
+        }
+    });
+    // What still blocks a thread must not keep the process.
+    runtime.shutdown_background();
+    result
+}

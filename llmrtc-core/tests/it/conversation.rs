@@ -1,12 +1,15 @@
 //! Plain turns: order, pipelining, history (§2.3–2.4, §7.1, §7.9).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use llmrtc_core::{
     message::{Attachment, ImageSource, Message},
     provider::{LlmCapabilities, LlmChunk, StopReason},
     testing::{Script, ScriptedLlm, ScriptedTts, Speech},
-    turn::TextPolicy,
+    turn::{
+        TextPolicy,
+        sentence::{SpeechFilter, SplitterAdapter},
+    },
 };
 
 use crate::harness::Cast;
@@ -288,4 +291,75 @@ async fn a_resumed_conversation_remembers() {
             "user:Who am I?"
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_arrives_letter_by_letter_is_spoken_whole_and_in_order() {
+    // 4, 5, 12: whatever the cuts, and without a final full stop.
+    let reply = "The first sentence is this. The second sentence is that. And a third without an end";
+    let mut script = Script::new();
+    for letter in reply.chars() {
+        script = script.item(LlmChunk::Text(letter.into()));
+    }
+    let script = script.item(LlmChunk::End(StopReason::EndTurn));
+    let mut call = Cast::new("Go.", "").answers(script).call();
+    call.text("Go.");
+    call.until("completed").await;
+    assert_eq!(
+        call.cast.tts.texts(),
+        [
+            "The first sentence is this.",
+            "The second sentence is that.",
+            "And a third without an end"
+        ]
+    );
+    let output = &call.sink.outputs()[0];
+    let segments: Vec<_> = output.written.iter().map(|(segment, _)| *segment).collect();
+    assert!(segments.is_sorted());
+    // 9: a voice that states no rate speaks at 24 kHz.
+    assert!(output.written.iter().all(|(_, audio)| audio.rate().hz() == 24_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn punctuation_in_a_row_is_spoken_and_shown_as_it_is() {
+    // 6.
+    let mut call = Cast::new("Go.", "Wait... Really? Yes!").call();
+    call.text("Go.");
+    call.until("tts-complete").await;
+    assert!(call.words().contains(&"llm:Wait... Really? Yes!"));
+    assert_eq!(call.cast.tts.texts().join(" "), "Wait... Really? Yes!");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_custom_splitter_cuts_the_answer() {
+    // 24.
+    let mut cast = Cast::new("Go.", "one thing, another thing, a last thing");
+    cast.chunkers = Some(Arc::new(|| {
+        let split = |text: &str| text.split_inclusive(',').map(str::to_owned).collect();
+        Box::new(SplitterAdapter::new(split, SpeechFilter::Off))
+    }));
+    let mut call = cast.call();
+    call.text("Go.");
+    call.until("completed").await;
+    assert_eq!(
+        call.cast.tts.texts(),
+        ["one thing,", "another thing,", "a last thing"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queued_text_waits_for_the_caller_to_finish() {
+    let mut call = Cast::new("Aloud", "Yes.").call();
+    call.speak();
+    for _ in 0..16 {
+        let queued = call.conversation.text("Typed", Vec::new(), TextPolicy::Queue);
+        assert!(queued.is_ok());
+    }
+    let refused = call.conversation.text("Too many", Vec::new(), TextPolicy::Queue);
+    assert!(refused.is_err(), "a text that is not kept is refused");
+    call.stop();
+    call.until("completed").await;
+    assert_eq!(call.request()[1], "user:Aloud");
+    call.until("completed").await;
+    assert_eq!(call.request().last().unwrap(), "user:Typed");
 }

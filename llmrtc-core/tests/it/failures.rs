@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use llmrtc_core::{
+    audio::Utterance,
     hooks::Observers,
-    provider::{ErrorKind, LlmChunk},
+    provider::{
+        CallContext, ErrorKind, LlmChunk, ProviderError, SttConfig, SttProvider, SttResult,
+    },
     telemetry::Metrics,
     testing::{Fault, RecordingHooks, Script, ScriptedLlm, ScriptedStt, ScriptedTts, Speech},
 };
@@ -209,4 +213,38 @@ async fn a_sleeping_observer_changes_nothing() {
     let alone = timed(Observers::none()).await;
     let watched = timed(Observers::new(vec![Arc::new(Sleeper)], Metrics::noop())).await;
     assert_eq!(alone, watched);
+}
+
+/// Panics at the first utterance.
+struct Buggy(std::sync::atomic::AtomicBool);
+
+#[async_trait]
+impl SttProvider for Buggy {
+    fn name(&self) -> &str {
+        "buggy"
+    }
+
+    async fn transcribe(
+        &self,
+        _: Utterance,
+        _: &SttConfig,
+        _: &CallContext,
+    ) -> Result<SttResult, ProviderError> {
+        let fixed = self.0.swap(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(fixed, "a bug in an adapter");
+        Ok(SttResult {
+            text: "Q".into(),
+            is_final: true,
+            ..SttResult::default()
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_transcription_fails_its_turn_and_not_the_session() {
+    let mut call = Cast::new("", "Yes.").listener(Buggy(false.into())).call();
+    call.say();
+    call.until("failed:stt").await;
+    call.say();
+    call.until("completed").await;
 }

@@ -10,12 +10,15 @@ use llmrtc_core::{
     id::SessionId,
     message::Message,
     playout::{AudioDecoder, DecodeError, DecodedAudio},
-    provider::{LlmChunk, Providers, SttResult},
+    provider::{LlmChunk, Providers, SttProvider, SttResult, TtsProvider},
     speech::{EndReason, SpeechEvent},
     tasks::Tasks,
     testing::{Script, ScriptedLlm, ScriptedSink, ScriptedStt, ScriptedTts},
     tool::ToolRunner,
-    turn::{Conversation, ConversationParts, Outcome, TextPolicy, TurnConfig, TurnEvent},
+    turn::{
+        Conversation, ConversationParts, Outcome, TextPolicy, TurnConfig, TurnEvent,
+        machine::ChunkerFactory,
+    },
 };
 use tokio::time::{Instant, timeout};
 
@@ -29,6 +32,11 @@ pub(crate) struct Cast {
     pub(crate) tools: Option<Arc<dyn ToolRunner>>,
     pub(crate) observers: Observers,
     pub(crate) history: Option<HistorySnapshot>,
+    /// Listens in place of `stt`.
+    pub(crate) listener: Option<Arc<dyn SttProvider>>,
+    /// Speaks in place of `tts`.
+    pub(crate) speaker: Option<Arc<dyn TtsProvider>>,
+    pub(crate) chunkers: Option<ChunkerFactory>,
 }
 
 impl Cast {
@@ -45,6 +53,9 @@ impl Cast {
             tools: None,
             observers: Observers::none(),
             history: None,
+            listener: None,
+            speaker: None,
+            chunkers: None,
         }
     }
 
@@ -81,6 +92,11 @@ impl Cast {
         self
     }
 
+    pub(crate) fn listener(mut self, stt: impl SttProvider) -> Self {
+        self.listener = Some(Arc::new(stt));
+        self
+    }
+
     pub(crate) fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
         self
@@ -96,15 +112,21 @@ impl Cast {
                 config: Arc::new(self.config.clone()),
                 providers: Providers {
                     llm: Arc::new(self.llm.clone()),
-                    stt: Arc::new(self.stt.clone()),
-                    tts: Arc::new(self.tts.clone()),
+                    stt: self
+                        .listener
+                        .clone()
+                        .unwrap_or_else(|| Arc::new(self.stt.clone())),
+                    tts: self
+                        .speaker
+                        .clone()
+                        .unwrap_or_else(|| Arc::new(self.tts.clone())),
                     vision: None,
                 },
                 sink: Arc::new(sink.clone()),
                 decoder: Arc::new(WavDecoder),
                 observers: self.observers.clone(),
                 tools: self.tools.clone(),
-                chunkers: None,
+                chunkers: self.chunkers.clone(),
                 history: self.history.clone(),
                 clock: Arc::new(SystemClock),
             },

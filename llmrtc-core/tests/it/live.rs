@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 use llmrtc_core::{
-    audio::{PcmChunk, SampleRate},
-    provider::ErrorKind,
+    audio::{PcmChunk, SampleRate, Utterance},
+    provider::{
+        CallContext, ErrorKind, ProviderError, ProviderStream, StreamingStt, SttConfig,
+        SttProvider, SttResult,
+    },
     speech::SpeechEvent,
     testing::{Script, ScriptedStt},
 };
@@ -103,4 +108,66 @@ async fn a_misfire_closes_the_stream_and_says_nothing() {
     call.during(Duration::from_millis(50)).await;
     assert_eq!(call.cast.stt.ledger().counts().active(), 0);
     assert_eq!(call.words(), Vec::<&str>::new());
+}
+
+/// Takes the frames and never looks at them.
+struct Deaf;
+
+#[async_trait]
+impl SttProvider for Deaf {
+    fn name(&self) -> &str {
+        "deaf"
+    }
+
+    async fn transcribe(
+        &self,
+        _: Utterance,
+        _: &SttConfig,
+        _: &CallContext,
+    ) -> Result<SttResult, ProviderError> {
+        Ok(SttResult {
+            text: "All of it.".into(),
+            is_final: true,
+            ..SttResult::default()
+        })
+    }
+
+    fn streaming(&self) -> Option<&dyn StreamingStt> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl StreamingStt for Deaf {
+    async fn transcribe_stream(
+        &self,
+        _frames: BoxStream<'static, PcmChunk>,
+        _: &SttConfig,
+        _: &CallContext,
+    ) -> Result<ProviderStream<SttResult>, ProviderError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_never_reads_the_frames_is_given_up_too() {
+    let mut call = live(ScriptedStt::new()).listener(Deaf).call();
+    call.speak();
+    call.conversation.speech(frame());
+    call.stop();
+    call.until("completed").await;
+    assert_eq!(call.request()[1], "user:All of it.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_live_capability_the_whole_utterance_is_transcribed() {
+    // 163.
+    let mut call = Cast::new("All of it.", "Yes.")
+        .config(|config| config.streaming_stt = true)
+        .call();
+    assert!(!call.conversation.wants_live_audio());
+    call.say();
+    call.until("completed").await;
+    assert_eq!(call.request()[1], "user:All of it.");
+    assert_eq!(call.cast.stt.utterances().len(), 1);
 }

@@ -6,5 +6,6 @@ mod barge_in;
 mod conversation;
 mod failures;
 mod harness;
+mod hooks;
 mod live;
 mod tools;

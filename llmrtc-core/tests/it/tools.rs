@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::harness::Cast;
 
 /// `quick` answers at once, `slow` after a second, `stuck` never, `broken` panics.
-struct Toolbox;
+pub(crate) struct Toolbox;
 
 #[async_trait]
 impl ToolRunner for Toolbox {
@@ -130,6 +130,7 @@ async fn an_interrupted_tool_is_cancelled_and_remembered() {
     let mut call = cast(Script::tools([("quick", json!({})), ("stuck", json!({}))])).call();
     call.say();
     call.until("tool-ok:quick").await;
+    call.until("tool:stuck").await;
     call.speak();
     call.until("speech-start").await;
     assert!(call.words().contains(&"tool-cancelled:stuck"));
@@ -163,4 +164,15 @@ async fn a_model_that_only_calls_tools_is_made_to_answer() {
         choices,
         [ToolChoice::Auto, ToolChoice::Auto, ToolChoice::None]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_tool_that_nobody_offered_is_answered_at_once() {
+    let llm = ScriptedLlm::new()
+        .then(Script::tools([("imagined", json!({}))]))
+        .always(Script::answer("Done."));
+    let mut call = Cast::new("Q", "").llm(llm).call();
+    call.text("Q");
+    call.until("completed").await;
+    assert!(call.words().contains(&"tool-not_found:imagined"), "{:?}", call.words());
 }

@@ -7,12 +7,13 @@ mod text;
 use std::{
     collections::{HashMap, VecDeque},
     future::pending,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Instant,
 };
 
 use futures_util::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::{observe::Watch, speech::Speech};
@@ -28,10 +29,10 @@ use crate::{
     id::{SessionId, TurnId},
     message::Attachment,
     playout::{AudioDecoder, AudioSink, OutputControl, PlayoutEvent},
-    provider::{CallContext, Providers},
+    provider::{CallContext, ErrorKind, ProviderError, Providers},
     speech::SpeechEvent,
     tasks::{Task, Tasks},
-    tool::ToolRunner,
+    tool::{NoTools, ToolRunner},
 };
 
 /// Jobs → conversation. Full: the job waits, which is back-pressure to the vendor and to nobody else.
@@ -100,10 +101,18 @@ pub struct Conversation {
     playout: mpsc::Receiver<PlayoutEvent>,
     playout_in: mpsc::Sender<PlayoutEvent>,
     transcriptions: HashMap<SttJob, Task<()>>,
-    live: Option<(SttJob, mpsc::Sender<PcmChunk>)>,
+    live: Option<Live>,
     work: Option<Work>,
     watch: Watch,
     events: VecDeque<TurnEvent>,
+}
+
+/// Live transcription on its way to the vendor. Dropping it ends the utterance.
+struct Live {
+    job: SttJob,
+    frames: mpsc::Sender<PcmChunk>,
+    /// Tells the job that no more frames come, whether or not the vendor reads those that did.
+    _ended: oneshot::Sender<()>,
 }
 
 /// What every job needs.
@@ -189,9 +198,9 @@ impl Conversation {
     pub fn speech(&mut self, event: SpeechEvent) {
         match event {
             SpeechEvent::Audio(frame) => {
-                if let Some((_, frames)) = &self.live {
+                if let Some(live) = &self.live {
                     // A full or closed queue: see `LIVE_QUEUE`; the whole utterance comes again at its end.
-                    let _ = frames.try_send(frame);
+                    let _ = live.frames.try_send(frame);
                 }
             }
             event => {
@@ -211,7 +220,10 @@ impl Conversation {
         attachments: Vec<Attachment>,
         policy: TextPolicy,
     ) -> Result<(), QueueFull> {
-        if policy == TextPolicy::Queue && self.is_answering() && self.machine.queue_is_full() {
+        if policy == TextPolicy::Queue
+            && self.machine.would_queue()
+            && self.machine.queue_is_full()
+        {
             return Err(QueueFull);
         }
         self.handle(Input::Text {
@@ -224,6 +236,7 @@ impl Conversation {
 
     /// A complete recorded utterance.
     pub fn upload(&mut self, audio: EncodedAudio, attachments: Vec<Attachment>) {
+        self.watch.upload(&audio);
         self.handle(Input::Upload { audio, attachments });
     }
 
@@ -308,18 +321,23 @@ impl Conversation {
             }
             Action::OpenLive { job, turn } => {
                 let (frames_in, frames) = mpsc::channel(LIVE_QUEUE);
-                self.live = Some((job, frames_in));
+                let (ended_in, ended) = oneshot::channel();
+                self.live = Some(Live {
+                    job,
+                    frames: frames_in,
+                    _ended: ended_in,
+                });
                 let cx = self.shared.call(turn, self.tasks.token().child_token());
-                let watched = self.watch.context(&self.shared, turn);
-                let work =
-                    text::transcribe_live(Arc::clone(&self.shared), job, frames, cx, watched);
+                let watched = self.watch.live_context(&self.shared, turn);
+                let shared = Arc::clone(&self.shared);
+                let work = text::transcribe_live(shared, job, frames, ended, cx, watched);
                 self.start_transcription(job, "stt-live", work);
             }
             Action::FinishLive { job } => {
-                self.live.take_if(|(live, _)| *live == job);
+                self.live.take_if(|live| live.job == job);
             }
             Action::DropTranscription { job } => {
-                self.live.take_if(|(live, _)| *live == job);
+                self.live.take_if(|live| live.job == job);
                 if let Some(task) = self.transcriptions.remove(&job) {
                     task.abort();
                 }
@@ -338,9 +356,8 @@ impl Conversation {
                 spawn(&work.tasks, "llm", turn, shared.jobs.clone(), job);
             }
             Action::RunTools { turn, calls } => {
-                let Some(tools) = self.tools.clone() else {
-                    return;
-                };
+                // Without tools the model made the names up, and is told so.
+                let tools = self.tools.clone().unwrap_or_else(|| Arc::new(NoTools));
                 let shared = Arc::clone(&self.shared);
                 let work = self.work(turn);
                 for call in calls {
@@ -400,8 +417,19 @@ impl Conversation {
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         self.transcriptions.retain(|_, task| !task.is_finished());
+        let shared = Arc::clone(&self.shared);
+        let guarded = async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                tracing::error!(job = name, "a job panicked");
+                let message = "the adapter panicked";
+                let error =
+                    ProviderError::new(ErrorKind::Other, shared.providers.stt.name(), message);
+                let result = Err(error);
+                shared.report(Input::Transcribed { job, result }).await;
+            }
+        };
         self.transcriptions
-            .insert(job, self.tasks.spawn(name, |_| work));
+            .insert(job, self.tasks.spawn(name, |_| guarded));
     }
 
     /// The running work of `turn`; that of an earlier turn is stopped.
@@ -459,7 +487,7 @@ fn spawn(
 ) {
     tasks
         .spawn(name, |_| async move {
-            if std::panic::AssertUnwindSafe(job)
+            if AssertUnwindSafe(job)
                 .catch_unwind()
                 .await
                 .is_err()

@@ -7,7 +7,7 @@ use std::{
 
 use super::Shared;
 use crate::{
-    audio::PcmChunk,
+    audio::{EncodedAudio, PcmChunk},
     hooks::{CallMode, HookEvent, InputKind, ProviderCall, ServerEvent, Timing, TurnContext},
     id::{SessionId, TurnId},
     playout::{PlayoutEvent, SegmentIndex},
@@ -27,6 +27,10 @@ pub(super) struct Watch {
     onset: Option<Instant>,
     /// What the next turn begins with.
     next_input: InputKind,
+    /// The turn that began last.
+    started: TurnId,
+    /// The turn that is being spoken.
+    speaking: Option<TurnId>,
     utterance: Duration,
     /// The running answer, for `on_barge_in`.
     generated: String,
@@ -56,6 +60,12 @@ impl Stopwatch {
         }
     }
 
+    /// What came before does not count.
+    pub(super) fn restart(&mut self, shared: &Shared) {
+        self.started_at = shared.clock.wall();
+        self.started = shared.clock.now();
+    }
+
     fn elapsed(&self, shared: &Shared) -> Duration {
         shared.clock.now().saturating_duration_since(self.started)
     }
@@ -73,6 +83,8 @@ impl Watch {
             contexts: Vec::new(),
             onset: None,
             next_input: InputKind::Text,
+            started: TurnId::default(),
+            speaking: None,
             utterance: Duration::ZERO,
             generated: String::new(),
             asked_at: None,
@@ -83,6 +95,11 @@ impl Watch {
     pub(super) fn speech(&mut self, event: &SpeechEvent) {
         match event {
             SpeechEvent::Onset { at } => self.onset = Some(*at),
+            SpeechEvent::Misfire => {
+                self.onset = None;
+                // The turn that was expected did not begin; another may take its number.
+                self.contexts.retain(|cx| cx.turn_id <= self.started);
+            }
             SpeechEvent::Confirmed => {
                 self.next_input = InputKind::Utterance {
                     bytes: 0,
@@ -101,16 +118,38 @@ impl Watch {
                     bytes: utterance.size_bytes(),
                     duration: self.utterance,
                 };
-                if let Some(cx) = self.contexts.last_mut() {
+                let speaking = self.speaking.take();
+                let context = self
+                    .contexts
+                    .iter_mut()
+                    .find(|cx| Some(cx.turn_id) == speaking);
+                if let Some(cx) = context
+                    && cx.input != InputKind::Live
+                {
                     cx.input = input;
                 }
-                self.next_input = InputKind::Text;
             }
             _ => {}
         }
     }
 
-    /// The context of a turn; made here for live transcription, which begins before its turn does.
+    /// A recording begins the next turn.
+    pub(super) fn upload(&mut self, audio: &EncodedAudio) {
+        self.next_input = InputKind::Utterance {
+            bytes: audio.data.len(),
+            duration: Duration::ZERO,
+        };
+    }
+
+    /// The context of a turn that is transcribed live, which begins before the turn does.
+    pub(super) fn live_context(&mut self, shared: &Shared, turn_id: TurnId) -> Watched {
+        self.next_input = InputKind::Live;
+        let watched = self.context(shared, turn_id);
+        self.next_input = InputKind::Text;
+        watched
+    }
+
+    /// The context of a turn, made when it is first asked for.
     pub(super) fn context(&mut self, shared: &Shared, turn_id: TurnId) -> Watched {
         if let Some(cx) = self.contexts.iter().find(|cx| cx.turn_id == turn_id) {
             return Watched(cx.clone());
@@ -133,6 +172,8 @@ impl Watch {
         match event {
             TurnEvent::TurnStarted { turn } => {
                 let cx = self.context(shared, *turn).0;
+                self.next_input = InputKind::Text;
+                self.started = *turn;
                 self.generated.clear();
                 if matches!(cx.input, InputKind::Text) {
                     self.asked_at = Some(shared.clock.now());
@@ -140,6 +181,7 @@ impl Watch {
                 shared.observers.emit(&cx, HookEvent::TurnStart);
             }
             TurnEvent::UserSpeechStarted => {
+                self.speaking = Some(self.started);
                 shared.observers.emit_server(|| ServerEvent::SpeechStart {
                     session_id,
                     at: shared.clock.wall(),

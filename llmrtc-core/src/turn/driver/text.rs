@@ -2,8 +2,12 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, Stream, StreamExt, stream};
-use tokio::{sync::mpsc, time::timeout};
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::{
     Shared,
@@ -92,11 +96,13 @@ pub(super) async fn transcribe(
     finish_transcription(&shared, job, result, watch, &watched).await;
 }
 
-/// Transcribes while the caller speaks. The end of `frames` is the end of the utterance.
+/// Transcribes while the caller speaks. The end of `frames` is the end of the utterance, and `ended` comes with it:
+/// from there on time counts (ST2), even for a vendor that never reads as far.
 pub(super) async fn transcribe_live(
     shared: Arc<Shared>,
     job: SttJob,
     frames: mpsc::Receiver<PcmChunk>,
+    ended: oneshot::Receiver<()>,
     cx: CallContext,
     watched: Watched,
 ) {
@@ -104,13 +110,9 @@ pub(super) async fn transcribe_live(
         return;
     };
     let name = shared.providers.stt.name();
-    let (ended_in, mut ended) = mpsc::channel::<()>(1);
-    // Dropping `ended_in` with the last frame starts the clock of the final result.
-    let frames = stream::unfold((frames, ended_in), |(mut frames, ended_in)| async move {
-        frames.recv().await.map(|frame| (frame, (frames, ended_in)))
-    });
+    let frames = ReceiverStream::new(frames);
     let config = shared.stt_config();
-    let watch = watched.stt(&shared, name, CallMode::Streaming);
+    let mut watch = watched.stt(&shared, name, CallMode::Streaming);
     let transcription = async {
         let mut results = stt.transcribe_stream(frames.boxed(), &config, &cx).await?;
         let mut text = LiveText::default();
@@ -126,13 +128,15 @@ pub(super) async fn transcribe_live(
         Ok(text.into_result())
     };
     let limit = async {
-        let _ = ended.recv().await;
+        // Dropped and never sent to.
+        let _ = ended.await;
+        watch.restart(&shared);
         tokio::time::sleep(shared.config.timeouts.stt_final).await;
     };
     let result = tokio::select! {
         biased;
-        result = transcription => result,
         () = limit => Err(late(name, Phase::Total)),
+        result = transcription => result,
     };
     finish_transcription(&shared, job, result, watch, &watched).await;
 }

@@ -1,0 +1,440 @@
+use super::*;
+use crate::{
+    codec::wav::WavReader,
+    resample::Resampler,
+    vad::{EarshotDetector, EnergyDetector},
+};
+
+const PACKET: usize = 320;
+
+/// Ears with a scripted world: packets of 20 ms in real-time order.
+struct World {
+    ears: Ears,
+    start: Instant,
+    now: Instant,
+    audible: bool,
+    log: Vec<(Duration, SpeechEvent)>,
+}
+
+impl World {
+    fn new(detector: Box<dyn VoiceDetector>, live: bool) -> Self {
+        Self::with(detector, live, EndpointConfig::default())
+    }
+
+    fn with(detector: Box<dyn VoiceDetector>, live: bool, endpoint: EndpointConfig) -> Self {
+        let policy = Box::new(SilencePolicy::new(&endpoint));
+        let start = Instant::now();
+        Self {
+            ears: Ears::new(&VadConfig::default(), &endpoint, live, detector, policy),
+            start,
+            now: start,
+            audible: false,
+            log: Vec::new(),
+        }
+    }
+
+    fn energy() -> Self {
+        Self::new(Box::new(EnergyDetector::default()), false)
+    }
+
+    fn earshot() -> Self {
+        Self::new(Box::new(EarshotDetector::new()), false)
+    }
+
+    fn hear(&mut self, pcm: &[i16]) {
+        for packet in pcm.chunks(PACKET) {
+            self.now += RATE.duration_of(packet.len());
+            self.ears.push(packet, self.now, self.audible);
+            self.collect();
+        }
+    }
+
+    fn tone(&mut self, ms: u64) {
+        let samples = RATE.samples_in(Duration::from_millis(ms));
+        let tone: Vec<i16> = (0..samples)
+            .map(|n| if n / 8 % 2 == 0 { 6_000 } else { -6_000 })
+            .collect();
+        self.hear(&tone);
+    }
+
+    fn silence(&mut self, ms: u64) {
+        self.hear(&vec![0; RATE.samples_in(Duration::from_millis(ms))]);
+    }
+
+    /// Time passes without packets.
+    fn gap(&mut self, ms: u64) {
+        let until = self.now + Duration::from_millis(ms);
+        while let Some(at) = self.ears.deadline().filter(|at| *at <= until) {
+            self.now = at.max(self.now);
+            self.ears.tick(self.now, self.audible);
+            self.collect();
+        }
+        self.now = until;
+    }
+
+    fn collect(&mut self) {
+        while let Some(event) = self.ears.next_event() {
+            self.log.push((self.now - self.start, event));
+        }
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.log
+            .iter()
+            .map(|(_, event)| match event {
+                SpeechEvent::Onset { .. } => "onset",
+                SpeechEvent::Misfire => "misfire",
+                SpeechEvent::Confirmed => "confirmed",
+                SpeechEvent::Audio(_) => "audio",
+                SpeechEvent::Paused { .. } => "paused",
+                SpeechEvent::Resumed => "resumed",
+                SpeechEvent::Ended { .. } => "ended",
+                _ => "other",
+            })
+            .collect()
+    }
+
+    fn when(&self, name: &str) -> Duration {
+        let at = self.names().iter().position(|other| *other == name);
+        self.log[at.unwrap_or_else(|| panic!("no {name} in {:?}", self.names()))].0
+    }
+
+    fn ended(&self) -> (Duration, Instant, EndReason) {
+        self.log
+            .iter()
+            .rev()
+            .find_map(|(_, event)| match event {
+                SpeechEvent::Ended {
+                    utterance,
+                    last_voice,
+                    reason,
+                } => Some((utterance.duration().unwrap(), *last_voice, *reason)),
+                _ => None,
+            })
+            .expect("an utterance ended")
+    }
+}
+
+fn speech() -> Vec<i16> {
+    let file = include_bytes!("../../tests/fixtures/speech.wav");
+    WavReader::new(bytes::Bytes::from_static(file))
+        .unwrap()
+        .read_all()
+        .samples()
+        .to_vec()
+}
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Uniform noise from a fixed seed (xorshift).
+fn noise(amplitude: f32, duration: Duration) -> Vec<i16> {
+    let mut seed = 0x2545_F491u32;
+    (0..RATE.samples_in(duration))
+        .map(|_| {
+            seed ^= seed << 13;
+            seed ^= seed >> 17;
+            seed ^= seed << 5;
+            ((seed as f32 / u32::MAX as f32 - 0.5) * 2.0 * amplitude) as i16
+        })
+        .collect()
+}
+
+#[test]
+fn speech_is_one_utterance() {
+    let mut world = World::earshot();
+    world.hear(&noise(20.0, ms(1_000)));
+    world.hear(&speech());
+    world.hear(&noise(20.0, ms(1_500)));
+    let names: Vec<_> = world
+        .names()
+        .into_iter()
+        .filter(|name| !["paused", "resumed"].contains(name))
+        .collect();
+    assert_eq!(names, ["onset", "confirmed", "ended"]);
+    // The reading begins 0.2 s into the file and ends 0.1 s before its end, at 3.56 s.
+    let (duration, last_voice, reason) = world.ended();
+    let last_voice = last_voice - world.start;
+    assert_eq!(reason, EndReason::Endpoint);
+    assert!(
+        (ms(4_500)..ms(4_700)).contains(&last_voice),
+        "last voice at {last_voice:?}"
+    );
+    assert!(
+        (ms(3_700)..ms(4_000)).contains(&duration),
+        "utterance of {duration:?}"
+    );
+    assert!(
+        world.when("ended") <= ms(4_560 + 620),
+        "ended at {:?}",
+        world.when("ended")
+    );
+}
+
+#[test]
+fn an_interruption_is_known_quickly() {
+    let mut world = World::earshot();
+    world.audible = true;
+    world.hear(&noise(20.0, ms(1_000)));
+    world.hear(&speech());
+    // 1.2 s is where the first vowel begins.
+    assert!(
+        world.when("confirmed") <= ms(1_200 + 130),
+        "confirmed at {:?}",
+        world.when("confirmed")
+    );
+}
+
+#[test]
+fn resampled_speech_is_heard_the_same() {
+    let mut up = Resampler::new(RATE, SampleRate::HZ_48000);
+    let mut down = Resampler::new(SampleRate::HZ_48000, RATE);
+    let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+    up.process(&speech(), &mut wide);
+    up.flush(&mut wide);
+    down.process(&wide, &mut narrow);
+    down.flush(&mut narrow);
+    let mut world = World::earshot();
+    world.silence(500);
+    world.hear(&narrow);
+    world.silence(1_500);
+    assert_eq!(
+        world
+            .names()
+            .iter()
+            .filter(|name| **name == "ended")
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn bursts_of_noise_do_not_confirm() {
+    for amplitude in [500.0, 3_000.0, 12_000.0] {
+        for audible in [false, true] {
+            let mut world = World::earshot();
+            world.audible = audible;
+            world.silence(500);
+            for _ in 0..5 {
+                world.hear(&noise(amplitude, ms(100)));
+                world.silence(400);
+            }
+            assert!(
+                !world.names().contains(&"confirmed"),
+                "{amplitude}: {:?}",
+                world.names()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_short_sound_is_a_misfire() {
+    let mut world = World::energy();
+    world.silence(500);
+    world.tone(64);
+    world.silence(1_000);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+    assert!(world.when("misfire") - world.when("onset") <= ms(180));
+}
+
+#[test]
+fn pauses_are_reported_and_taken_back() {
+    let mut world = World::energy();
+    world.silence(500);
+    world.tone(400);
+    world.silence(300);
+    world.tone(200);
+    world.silence(1_000);
+    assert_eq!(
+        world.names(),
+        ["onset", "confirmed", "paused", "resumed", "paused", "ended"]
+    );
+    let [
+        (_, SpeechEvent::Paused { utterance: paused }),
+        (_, SpeechEvent::Ended { utterance, .. }),
+    ] = &world.log[4..]
+    else {
+        panic!("{:?}", world.names());
+    };
+    assert_eq!(
+        paused, utterance,
+        "speculative transcription must work on the final audio"
+    );
+    // 320 ms padding, 400 + 300 + 200 ms, 150 ms tail; each edge is up to a frame off.
+    let duration = utterance.duration().unwrap();
+    assert!((ms(1_340)..ms(1_410)).contains(&duration), "{duration:?}");
+}
+
+#[test]
+fn events_carry_capture_times() {
+    let mut world = World::energy();
+    world.silence(500);
+    world.tone(400);
+    world.silence(1_000);
+    let Some((_, SpeechEvent::Onset { at })) = world.log.first() else {
+        panic!()
+    };
+    let onset = *at - world.start;
+    let (_, last_voice, _) = world.ended();
+    let last_voice = last_voice - world.start;
+    assert!((ms(484)..=ms(500)).contains(&onset), "{onset:?}");
+    assert!((ms(900)..=ms(916)).contains(&last_voice), "{last_voice:?}");
+}
+
+#[test]
+fn live_audio_begins_with_the_padding_and_has_no_gaps() {
+    let mut world = World::new(Box::new(EnergyDetector::default()), true);
+    world.silence(1_000);
+    world.tone(400);
+    world.silence(1_000);
+    let names = world.names();
+    assert_eq!(
+        (names[0], names[1], names.last()),
+        ("onset", "audio", Some(&"ended"))
+    );
+    let live: usize = world
+        .log
+        .iter()
+        .map(|(_, event)| match event {
+            SpeechEvent::Audio(pcm) => pcm.samples().len(),
+            _ => 0,
+        })
+        .sum();
+    // Padding, voice and the silence until the end.
+    let duration = RATE.duration_of(live);
+    assert!((ms(1_210)..ms(1_260)).contains(&duration), "{duration:?}");
+}
+
+#[test]
+fn a_gap_is_silence() {
+    let mut world = World::energy();
+    world.tone(400);
+    world.gap(900);
+    assert_eq!(world.names(), ["onset", "confirmed", "paused", "ended"]);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+    assert!(world.when("ended") <= ms(400 + 530));
+}
+
+#[test]
+fn a_short_gap_is_not_silence() {
+    let mut world = World::energy();
+    world.tone(400);
+    world.gap(150);
+    world.tone(200);
+    assert_eq!(world.names(), ["onset", "confirmed"]);
+}
+
+#[test]
+fn a_lost_source_ends_what_a_policy_would_hold() {
+    struct Hold;
+    impl EndpointPolicy for Hold {
+        fn assess(&mut self, _: &Pause<'_>) -> Verdict {
+            Verdict::Hold
+        }
+    }
+    let mut world = World::energy();
+    world.ears.policy = Box::new(Hold);
+    world.tone(400);
+    world.gap(3_000);
+    assert_eq!(world.ended().2, EndReason::SourceLost);
+    assert!(
+        world.when("ended") <= ms(400 + 1_020),
+        "{:?}",
+        world.when("ended")
+    );
+    // With packets the same policy holds, but not for ever.
+    world.log.clear();
+    world.tone(400);
+    world.silence(3_200);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn a_late_judgement_ends_early() {
+    /// Judges after a while, as a model on another thread would.
+    struct Late(Duration);
+    impl EndpointPolicy for Late {
+        fn assess(&mut self, pause: &Pause<'_>) -> Verdict {
+            if pause.silence >= self.0 {
+                Verdict::End
+            } else {
+                Verdict::Default
+            }
+        }
+    }
+    let mut world = World::energy();
+    world.ears.policy = Box::new(Late(ms(250)));
+    world.tone(400);
+    world.silence(800);
+    assert!(
+        world.when("ended") <= ms(400 + 290),
+        "{:?}",
+        world.when("ended")
+    );
+}
+
+#[test]
+fn an_unfinished_transcript_gets_more_time() {
+    let mut world = World::energy();
+    world.tone(400);
+    world.ears.partial_transcript("I would like to");
+    world.silence(1_000);
+    assert!(!world.names().contains(&"ended"));
+    world.silence(400);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn endless_sound_is_cut_into_utterances_without_overlap() {
+    let endpoint = EndpointConfig {
+        max_utterance: ms(5_000),
+        ..EndpointConfig::default()
+    };
+    let mut world = World::with(Box::new(EnergyDetector::default()), false, endpoint);
+    world.tone(16_000);
+    let lengths: Vec<Duration> = world
+        .log
+        .iter()
+        .filter_map(|(_, event)| match event {
+            SpeechEvent::Ended {
+                utterance,
+                reason: EndReason::TooLong,
+                ..
+            } => utterance.duration(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(lengths.len(), 3);
+    assert!(
+        lengths.iter().sum::<Duration>() <= ms(15_100),
+        "{lengths:?}"
+    );
+}
+
+#[test]
+fn a_removed_source_ends_at_once_and_an_onset_becomes_a_misfire() {
+    let mut world = World::energy();
+    world.tone(400);
+    world.ears.source_removed();
+    world.collect();
+    assert_eq!(world.ended().2, EndReason::SourceRemoved);
+    let mut world = World::energy();
+    world.tone(40);
+    world.ears.source_removed();
+    world.collect();
+    world.ears.source_removed();
+    world.collect();
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
+#[test]
+fn quiet_keeps_little() {
+    let mut world = World::energy();
+    world.silence(60_000);
+    assert!(world.ears.audio.len() < 3 * world.ears.padding_samples());
+    world.tone(30_000);
+    world.silence(2_000);
+    assert!(world.ears.audio.capacity() < 10 * world.ears.padding_samples());
+}

@@ -1,0 +1,12 @@
+//! Paced playout: turns write speech, one 20 ms frame after the other leaves on time.
+//!
+//! [`Playout`] decides what is sent when and does no I/O; [`Speaker`] shares it between writers on the runtime, the
+//! session that controls it, and the media thread that sends.
+
+mod engine;
+mod speaker;
+
+pub use self::{
+    engine::{Frame, Playout, TurnKey},
+    speaker::Speaker,
+};

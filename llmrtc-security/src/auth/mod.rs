@@ -1,0 +1,304 @@
+//! Who is calling. Decided at the HTTP upgrade, before anything is allocated for the caller.
+
+pub mod bind;
+pub mod origin;
+pub mod resume;
+
+use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use llmrtc_core::redact::Pii;
+
+use self::origin::Origin;
+
+/// Turns the credentials of a request into a principal.
+///
+/// Called once per upgrade, after the Origin check and before the 101. Implementations compare secrets in constant
+/// time, answer every kind of wrong credential alike, and put neither credentials nor reasons into errors; what went
+/// wrong belongs into the audit log.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// Decides about one request.
+    ///
+    /// # Errors
+    /// The status that the upgrade is refused with.
+    ///
+    /// # Cancel safety
+    /// Dropping the future abandons the attempt. A single-use credential may be spent by then.
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Principal, Rejection>;
+
+    /// Whether it lets anybody in who can reach the listener. [`bind::check`] asks this.
+    fn is_open(&self) -> bool {
+        false
+    }
+}
+
+/// What a request presents. Plain values, so that no web framework is part of the contract.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Credentials<'a> {
+    /// The `Authorization` header, as received.
+    pub authorization: Option<&'a str>,
+    /// The `token` or `ticket` query parameter, percent-decoded.
+    pub query_token: Option<&'a str>,
+    /// The protocols of `Sec-WebSocket-Protocol`, in the client's order.
+    pub subprotocols: &'a [&'a str],
+    /// The page that opened the socket; absent for clients that are no browsers. Already checked.
+    pub origin: Option<&'a Origin>,
+    /// The other end of the connection, or the client that a trusted proxy vouches for.
+    pub peer: SocketAddr,
+}
+
+impl<'a> Credentials<'a> {
+    /// A request from `peer` that presents nothing.
+    pub fn none(peer: SocketAddr) -> Self {
+        Self {
+            authorization: None,
+            query_token: None,
+            subprotocols: &[],
+            origin: None,
+            peer,
+        }
+    }
+
+    /// Adds the `Authorization` header.
+    #[must_use]
+    pub fn authorization(mut self, value: Option<&'a str>) -> Self {
+        self.authorization = value;
+        self
+    }
+
+    /// Adds the query parameter.
+    #[must_use]
+    pub fn query_token(mut self, value: Option<&'a str>) -> Self {
+        self.query_token = value;
+        self
+    }
+
+    /// Adds the offered subprotocols.
+    #[must_use]
+    pub fn subprotocols(mut self, protocols: &'a [&'a str]) -> Self {
+        self.subprotocols = protocols;
+        self
+    }
+
+    /// Adds the checked Origin.
+    #[must_use]
+    pub fn origin(mut self, origin: Option<&'a Origin>) -> Self {
+        self.origin = origin;
+        self
+    }
+}
+
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("authorization", &self.authorization.is_some())
+            .field("query_token", &self.query_token.is_some())
+            .field("subprotocols", &self.subprotocols.len())
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Somebody who was let in. Bound to the session for its whole life.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Principal {
+    /// Who, unique within the tenant. May be a mail address, so it prints as its length.
+    pub subject: Arc<str>,
+    /// Whose customer, where the deployment has tenants.
+    pub tenant: Option<Arc<str>>,
+    /// How the identity is known.
+    pub kind: PrincipalKind,
+}
+
+impl Principal {
+    /// Somebody without an identity: every caller of a server in open mode.
+    pub fn anonymous() -> Self {
+        Self {
+            subject: "anonymous".into(),
+            tenant: None,
+            kind: PrincipalKind::Anonymous,
+        }
+    }
+
+    /// A person, named by a verified token or ticket.
+    pub fn user(subject: impl Into<Arc<str>>, tenant: Option<Arc<str>>) -> Self {
+        Self {
+            subject: subject.into(),
+            tenant,
+            kind: PrincipalKind::User,
+        }
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal")
+            .field("subject", &Pii(&self.subject))
+            .field("tenant", &self.tenant)
+            .field("kind", &self.kind)
+            .finish()
+    }
+}
+
+/// How an identity is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PrincipalKind {
+    /// It is not.
+    Anonymous,
+    /// By a token or ticket that speaks for a person.
+    User,
+    /// By a key that speaks for a program.
+    Service,
+}
+
+/// Why an upgrade is refused, as far as the client may know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// No credentials, or none that are valid.
+    #[error("authentication required")]
+    Unauthenticated,
+    /// Valid credentials that do not allow this, or a foreign Origin.
+    #[error("not allowed")]
+    Forbidden,
+    /// Too many attempts or too many sessions.
+    #[error("too many requests")]
+    RateLimited {
+        /// When another attempt makes sense.
+        retry_after: Duration,
+    },
+    /// The decision cannot be taken now: a store is down, the server is full or shutting down. Never treated as a yes.
+    #[error("temporarily unavailable")]
+    Unavailable {
+        /// When another attempt makes sense.
+        retry_after: Duration,
+    },
+}
+
+impl Rejection {
+    /// The HTTP status: 401, 403, 429 or 503.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::RateLimited { .. } => 429,
+            Self::Unavailable { .. } => 503,
+        }
+    }
+
+    /// The value of `Retry-After` in whole seconds, rounded up: whoever waits exactly that long is not early.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after } | Self::Unavailable { retry_after } => {
+                Some(retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0))
+            }
+            Self::Unauthenticated | Self::Forbidden => None,
+        }
+    }
+}
+
+/// Lets callers in without credentials: for development on one's own machine.
+///
+/// By default only callers of the same machine, whatever address the listener is bound to.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    anyone: bool,
+}
+
+impl Open {
+    /// Callers on loopback only.
+    pub fn loopback() -> Self {
+        Self { anyone: false }
+    }
+
+    /// Everybody who can reach the listener. The operator asked for it by name (`--insecure-no-auth`).
+    pub fn dangerous_anyone() -> Self {
+        Self { anyone: true }
+    }
+}
+
+#[async_trait]
+impl Authenticator for Open {
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Principal, Rejection> {
+        if self.anyone || credentials.peer.ip().to_canonical().is_loopback() {
+            Ok(Principal::anonymous())
+        } else {
+            Err(Rejection::Unauthenticated)
+        }
+    }
+
+    fn is_open(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_names_its_status_and_never_asks_to_come_back_early() {
+        let ms = Duration::from_millis;
+        let cases = [
+            (Rejection::Unauthenticated, 401, None),
+            (Rejection::Forbidden, 403, None),
+            (Rejection::RateLimited { retry_after: ms(1) }, 429, Some(1)),
+            (
+                Rejection::RateLimited {
+                    retry_after: ms(2_000),
+                },
+                429,
+                Some(2),
+            ),
+            (
+                Rejection::Unavailable {
+                    retry_after: ms(2_001),
+                },
+                503,
+                Some(3),
+            ),
+            (Rejection::Unavailable { retry_after: ms(0) }, 503, Some(0)),
+        ];
+        for (rejection, status, retry_after) in cases {
+            assert_eq!(rejection.status(), status, "{rejection:?}");
+            assert_eq!(rejection.retry_after_secs(), retry_after, "{rejection:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn open_mode_serves_this_machine_unless_the_danger_is_named() {
+        let cases = [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("192.0.2.7:1", false),
+            ("[::ffff:192.0.2.7]:1", false),
+            ("[2001:db8::1]:1", false),
+            ("0.0.0.0:1", false),
+        ];
+        for (peer, local) in cases {
+            let credentials = Credentials::none(peer.parse().unwrap());
+            let loopback = Open::loopback().authenticate(&credentials).await;
+            assert_eq!(loopback.is_ok(), local, "{peer}");
+            let anyone = Open::dangerous_anyone().authenticate(&credentials).await;
+            assert_eq!(anyone, Ok(Principal::anonymous()), "{peer}");
+        }
+    }
+
+    #[test]
+    fn neither_credentials_nor_subjects_print() {
+        let credentials = Credentials::none("127.0.0.1:1".parse().unwrap())
+            .authorization(Some("Bearer canary"))
+            .query_token(Some("canary"))
+            .subprotocols(&["bearer.canary"]);
+        let text = format!(
+            "{credentials:?} {:?}",
+            Principal::user("canary@example.org", None)
+        );
+        assert!(!text.contains("canary"), "{text}");
+    }
+}

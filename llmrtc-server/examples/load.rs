@@ -1,0 +1,405 @@
+//! N callers against a server of our own, as a latency and cost table. `cargo xtask bench` runs it and shows the
+//! figures beside the reference's.
+//!
+//! Starts `llmrtc serve` from the same build directory with the built-in providers, which answer at once, so what is
+//! measured is the pipeline. Client and server share the machine.
+#![allow(clippy::print_stdout, reason = "the table is the result")]
+#![allow(clippy::disallowed_methods, reason = "a program of its own, whose tasks end with it")]
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Parser;
+use llmrtc_core::audio::PcmChunk;
+use llmrtc_media::codec::wav::WavReader;
+use llmrtc_server::client::{
+    Call, CallEvent, Phone,
+    call::play,
+    meter::{Meter, first_voice, last_voice},
+};
+use llmrtc_signal::{client::Options, protocol::ServerMessage};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// Real speech, 3.65 s.
+const SPEECH: &[u8] = include_bytes!("../../llmrtc-media/tests/fixtures/speech.wav");
+/// Silence between two answers. The built-in voice pauses less between its sentences.
+const ANSWER_GAP: Duration = Duration::from_millis(600);
+/// Longest wait for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Parser)]
+struct Args {
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Fewer repetitions, for a first impression.
+    #[arg(long)]
+    quick: bool,
+    /// Numbers of simultaneous callers.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    sessions: Vec<usize>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let speech = WavReader::new(Bytes::from_static(SPEECH))?.read_all();
+    let rounds = if args.quick { 4 } else { 15 };
+    let mut figures = Vec::new();
+
+    let mut starts = Vec::new();
+    for _ in 0..rounds.min(10) {
+        starts.push(Server::start().await?.started_in);
+    }
+    figures.push(figure("start to listening", starts, None));
+
+    let server = Server::start().await?;
+    let idle_rss = server.rss_mib()?;
+    figures.push(json!({ "name": "memory of an idle server", "unit": "MiB", "p50": round(idle_rss), "n": 1 }));
+    let phone = Phone::new()?;
+
+    let mut connects = Vec::new();
+    for _ in 0..rounds {
+        let call = phone.call(server.options()).await?;
+        connects.push(call.connected_in());
+        call.hang_up().await;
+    }
+    figures.push(figure("socket open to data channel open", connects, None));
+
+    let mut turns = Turns::default();
+    let mut call = connect(&phone, &server).await?;
+    for _ in 0..rounds {
+        turns.add(turn(&mut call, &speech).await?);
+    }
+    call.hang_up().await;
+    figures.push(figure("true end of speech to first audible reply", turns.response, None));
+    figures.push(figure("decided end of speech to first audible reply", turns.decided, None));
+
+    let mut noticed = Vec::new();
+    let mut silent = Vec::new();
+    for _ in 0..rounds {
+        let mut call = connect(&phone, &server).await?;
+        let (notice, silence) = barge_in(&mut call, &speech).await?;
+        noticed.push(notice);
+        silent.push(silence);
+        call.hang_up().await;
+    }
+    figures.push(figure("interrupting speech to notice", noticed, None));
+    figures.push(figure("interrupting speech to silence", silent, None));
+    drop(server);
+
+    let mut table = Vec::new();
+    for count in args.sessions {
+        table.push(crowd(count, &speech, if args.quick { 8 } else { 25 }).await?);
+    }
+    let report = json!({ "figures": figures, "sessions": table });
+    if args.json {
+        println!("{report}");
+    } else {
+        println!("{report:#}");
+    }
+    Ok(())
+}
+
+/// A server process of this build.
+struct Server {
+    child: Child,
+    port: u16,
+    started_in: Duration,
+}
+
+impl Server {
+    async fn start() -> anyhow::Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let begun = now();
+        let child = Command::new(binary()?)
+            .args(["serve", "--host", "127.0.0.1", "--log-level", "warn", "--port"])
+            .arg(port.to_string())
+            .env_clear()
+            .envs([("LLM_PROVIDER", "echo"), ("STT_PROVIDER", "echo"), ("TTS_PROVIDER", "echo")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start the server; build it first")?;
+        let mut server = Self { child, port, started_in: Duration::ZERO };
+        let answers = async {
+            while !server.is_healthy().await {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, answers).await.context("the server does not answer")?;
+        server.started_in = now() - begun;
+        Ok(server)
+    }
+
+    async fn is_healthy(&self) -> bool {
+        let request = async {
+            let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await?;
+            socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
+        };
+        request.await.unwrap_or(false)
+    }
+
+    fn options(&self) -> Options {
+        let url = format!("ws://127.0.0.1:{}/", self.port);
+        Options::new(url.parse().expect("a port makes a URL"))
+    }
+
+    /// Resident memory.
+    fn rss_mib(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line
+            .and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok())
+            .context("no VmRSS")?;
+        Ok(kib / 1024.0)
+    }
+
+    /// Processor time used so far.
+    fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // Fields are counted after the command's name, which may contain anything but is in parentheses.
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        // USER_HZ is 100 on every Linux that matters.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn binary() -> anyhow::Result<PathBuf> {
+    let examples = std::env::current_exe()?;
+    let directory = examples.parent().and_then(|path| path.parent()).context("no build directory")?;
+    Ok(directory.join("llmrtc"))
+}
+
+async fn connect(phone: &Phone, server: &Server) -> anyhow::Result<Call> {
+    let mut call = phone.call(server.options()).await?;
+    call.share_microphone().await?;
+    Ok(call)
+}
+
+#[derive(Default)]
+struct Turns {
+    response: Vec<Duration>,
+    decided: Vec<Duration>,
+}
+
+impl Turns {
+    fn add(&mut self, turn: Turn) {
+        self.response.push(turn.response);
+        self.decided.push(turn.decided);
+    }
+}
+
+struct Turn {
+    response: Duration,
+    decided: Duration,
+}
+
+/// Says the sentence and listens to the answer to its end.
+async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
+    let mut playing = play(call, speech.clone());
+    let mut meter = Meter::default();
+    let (mut true_end, mut decided, mut audible) = (None, None, None);
+    let exchange = async {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = playing.recv() => {
+                    if let llmrtc_core::playout::PlayoutEvent::Started { at, .. } = event {
+                        true_end = Some(at + last_voice(speech));
+                    }
+                }
+                event = call.next() => match event {
+                    CallEvent::Message(ServerMessage::SpeechEnd) => decided = Some(now()),
+                    CallEvent::Message(ServerMessage::TtsComplete) => return Ok(()),
+                    CallEvent::Message(ServerMessage::Error { code, .. }) => bail!("server: {code}"),
+                    CallEvent::Audio(frame) => {
+                        if let Some(at) = meter.hear(&frame, ANSWER_GAP) {
+                            audible.get_or_insert(at);
+                        }
+                    }
+                    CallEvent::Lost(reason) => bail!("lost: {reason:?}"),
+                    _ => {}
+                },
+            }
+        }
+    };
+    timeout(PATIENCE, exchange).await.context("no answer")??;
+    let (Some(true_end), Some(decided), Some(audible)) = (true_end, decided, audible) else {
+        bail!("an answer without speech");
+    };
+    Ok(Turn {
+        response: audible.saturating_duration_since(true_end),
+        decided: audible.saturating_duration_since(decided),
+    })
+}
+
+/// Interrupts an answer: from the first voiced sample to `tts-cancelled`, and to the last sound of the answer.
+async fn barge_in(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<(Duration, Duration)> {
+    let mut playing = play(call, speech.clone());
+    let mut meter = Meter::default();
+    let (mut interrupts_at, mut voice, mut noticed) = (None, None, None);
+    let exchange = async {
+        loop {
+            let interrupt = async {
+                match interrupts_at {
+                    Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = interrupt => {
+                    interrupts_at = None;
+                    playing = play(call, speech.clone());
+                }
+                Some(event) = playing.recv() => {
+                    if let llmrtc_core::playout::PlayoutEvent::Started { at, .. } = event
+                        && meter.last_audible().is_some()
+                    {
+                        voice = Some(at + first_voice(speech));
+                    }
+                }
+                event = call.next() => match event {
+                    CallEvent::Message(ServerMessage::TtsCancelled) => noticed = Some(now()),
+                    CallEvent::Message(ServerMessage::Error { code, .. }) => bail!("server: {code}"),
+                    CallEvent::Audio(frame) => {
+                        if meter.hear(&frame, ANSWER_GAP).is_some() && voice.is_none() {
+                            interrupts_at = Some(now() + Duration::from_millis(700));
+                        }
+                        let quiet = meter.last_audible().is_some_and(|last| {
+                            frame.at.saturating_duration_since(last) > Duration::from_millis(300)
+                        });
+                        if let (Some(voice), Some(noticed), true) = (voice, noticed, quiet) {
+                            let last = meter.last_audible().unwrap_or(noticed);
+                            return Ok((
+                                noticed.saturating_duration_since(voice),
+                                last.saturating_duration_since(voice),
+                            ));
+                        }
+                    }
+                    CallEvent::Lost(reason) => bail!("lost: {reason:?}"),
+                    _ => {}
+                },
+            }
+        }
+    };
+    timeout(PATIENCE, exchange).await.context("the answer was not interrupted")?
+}
+
+/// `count` callers at once: what listening costs, what talking costs, and how long answers take.
+async fn crowd(count: usize, speech: &PcmChunk, seconds: u64) -> anyhow::Result<Value> {
+    let server = Server::start().await?;
+    let before = server.rss_mib()?;
+    let phone = Phone::new()?;
+    let mut calls = Vec::new();
+    for _ in 0..count {
+        calls.push(connect(&phone, &server).await?);
+    }
+
+    // A live microphone in a quiet room: packets all the time, nothing to hear.
+    let room = quiet_room(Duration::from_secs(seconds));
+    let players: Vec<_> = calls.iter().map(|call| play(call, room.clone())).collect();
+    sleep(Duration::from_secs(1)).await;
+    let listening = cost(&server, Duration::from_secs(seconds - 2)).await? / count as f64;
+    drop(players);
+
+    let until = now() + Duration::from_secs(seconds);
+    let mut talkers = JoinSet::new();
+    for (index, mut call) in calls.into_iter().enumerate() {
+        let speech = speech.clone();
+        talkers.spawn(async move {
+            // Callers do not begin in step.
+            sleep(Duration::from_millis(137 * index as u64 % 4_000)).await;
+            let mut turns = Vec::new();
+            while now() < until {
+                turns.push(turn(&mut call, &speech).await?.response);
+            }
+            anyhow::Ok((call, turns))
+        });
+    }
+    sleep(Duration::from_secs(2)).await;
+    let talking = cost(&server, Duration::from_secs(seconds - 3)).await? / count as f64;
+    let rss = server.rss_mib()?;
+    let (mut responses, mut calls) = (Vec::new(), Vec::new());
+    while let Some(talker) = talkers.join_next().await {
+        let (call, turns) = talker??;
+        responses.extend(turns);
+        calls.push(call);
+    }
+    Ok(json!({
+        "sessions": count,
+        "cpu_percent_listening": round(listening),
+        "cpu_percent_talking": round(talking),
+        "rss_mib": round(rss),
+        "rss_per_session_mib": round((rss - before) / count as f64),
+        "response_p50_ms": percentile(&mut responses, 0.5),
+        "response_p95_ms": percentile(&mut responses, 0.95),
+        "turns": responses.len(),
+    }))
+}
+
+/// The server's processor time over a while, in percent of one core.
+async fn cost(server: &Server, time: Duration) -> anyhow::Result<f64> {
+    let (cpu, begun) = (server.cpu()?, now());
+    sleep(time).await;
+    let used = server.cpu()? - cpu;
+    Ok(used.as_secs_f64() / (now() - begun).as_secs_f64() * 100.0)
+}
+
+/// Noise at −60 dBFS, the same every time.
+fn quiet_room(length: Duration) -> PcmChunk {
+    let rate = llmrtc_core::audio::SampleRate::HZ_16000;
+    let mut state = 1u32;
+    let samples: Vec<i16> = (0..rate.samples_in(length))
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as i16 / 600
+        })
+        .collect();
+    PcmChunk::new(samples, rate)
+}
+
+fn figure(name: &str, mut values: Vec<Duration>, note: Option<&str>) -> Value {
+    let (p50, p95) = (percentile(&mut values, 0.5), percentile(&mut values, 0.95));
+    json!({ "name": name, "unit": "ms", "p50": p50, "p95": p95, "n": values.len(), "note": note })
+}
+
+/// In milliseconds; null without values.
+fn percentile(values: &mut [Duration], quantile: f64) -> Option<f64> {
+    values.sort();
+    let last = values.len().checked_sub(1)?;
+    let index = (last as f64 * quantile).round() as usize;
+    Some(round(values[index].as_secs_f64() * 1000.0))
+}
+
+fn round(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,329 @@
+//! Who gets a socket. Everything is decided at the HTTP upgrade, before a session costs anything: shutdown, Origin,
+//! capacity, authentication, in that order.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::{HeaderMap, Uri, header};
+use llmrtc_security::auth::{
+    Authenticator, Credentials, Principal, Rejection,
+    origin::{Origin, OriginPolicy},
+};
+
+use crate::shutdown::{Phase, Shutdown};
+
+/// When a refused client may try again: long enough to breathe, short enough for a person to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// The rules at the door.
+#[derive(Clone)]
+pub struct Admission {
+    origins: OriginPolicy,
+    authenticator: Arc<dyn Authenticator>,
+    slots: Arc<Slots>,
+    shutdown: Shutdown,
+}
+
+/// A caller who may open a socket. Found in the extensions of the upgrade request.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Who it is.
+    pub principal: Principal,
+    /// The page it comes from; absent for clients that are no browsers.
+    pub origin: Option<Origin>,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Its place among the connections. Keep it as long as the connection.
+    pub slot: Arc<Slot>,
+}
+
+impl std::fmt::Debug for Admission {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admission")
+            .field("origins", &self.origins)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Admission {
+    /// The rules: pages, callers, and how many connections there may be in all and per address.
+    pub fn new(
+        origins: OriginPolicy,
+        authenticator: Arc<dyn Authenticator>,
+        max_connections: usize,
+        max_connections_per_address: usize,
+        shutdown: Shutdown,
+    ) -> Self {
+        let slots = Slots {
+            max: max_connections,
+            max_per_address: max_connections_per_address,
+            taken: Mutex::default(),
+        };
+        Self {
+            origins,
+            authenticator,
+            slots: Arc::new(slots),
+            shutdown,
+        }
+    }
+
+    /// Decides about one upgrade.
+    ///
+    /// # Errors
+    /// The status to refuse it with.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the place is given back.
+    pub async fn admit(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: SocketAddr,
+    ) -> Result<Admitted, Rejection> {
+        if self.shutdown.phase() != Phase::Running {
+            return Err(Rejection::Unavailable {
+                retry_after: RETRY_AFTER,
+            });
+        }
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let origins = headers
+            .get_all(header::ORIGIN)
+            .iter()
+            .map(|value| value.as_bytes());
+        let origin = self
+            .origins
+            .check(origins, text(header::HOST))
+            .map_err(|_| Rejection::Forbidden)?;
+        let slot = Arc::new(Slots::take(&self.slots, peer.ip())?);
+
+        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+        let protocols: Vec<&str> = protocols
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(',').map(str::trim))
+            .collect();
+        let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let token = query
+            .into_iter()
+            .find(|(name, _)| name == "token" || name == "ticket")
+            .map(|(_, value)| value);
+        let credentials = Credentials::none(peer)
+            .authorization(text(header::AUTHORIZATION))
+            .query_token(token.as_deref())
+            .subprotocols(&protocols)
+            .origin(origin.as_ref());
+        let principal = self.authenticator.authenticate(&credentials).await?;
+        Ok(Admitted {
+            principal,
+            origin,
+            peer,
+            slot,
+        })
+    }
+
+    /// Whether there is no place left.
+    pub fn is_full(&self) -> bool {
+        self.slots.lock().total >= self.slots.max
+    }
+
+    /// Connections that hold a place.
+    pub fn connections(&self) -> usize {
+        self.slots.lock().total
+    }
+}
+
+/// The places for connections. A page that does not close its sockets must not take the server from everybody else.
+#[derive(Debug)]
+struct Slots {
+    max: usize,
+    max_per_address: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Slots {
+    fn take(slots: &Arc<Self>, address: IpAddr) -> Result<Slot, Rejection> {
+        let address = subscriber(address);
+        let mut taken = slots.lock();
+        if taken.total >= slots.max {
+            return Err(Rejection::Unavailable {
+                retry_after: RETRY_AFTER,
+            });
+        }
+        // Everything on loopback shares one address, and a proxy there stands for all its clients.
+        if !address.is_loopback() {
+            let count = taken.by_address.entry(address).or_default();
+            if *count >= slots.max_per_address {
+                return Err(Rejection::RateLimited {
+                    retry_after: RETRY_AFTER,
+                });
+            }
+            *count += 1;
+        }
+        taken.total += 1;
+        Ok(Slot {
+            slots: Arc::clone(slots),
+            address,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Counters are changed together, without a way to panic in between.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One subscriber: an IPv4 address, or the /64 that an IPv6 subscriber may choose addresses from.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
+        address => address,
+    }
+}
+
+/// A place among the connections, given back on drop.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+    address: IpAddr,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut taken = self.slots.lock();
+        taken.total -= 1;
+        if let Some(count) = taken.by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_address.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use llmrtc_security::auth::Open;
+
+    use super::*;
+
+    fn admission(max: usize, per_address: usize) -> Admission {
+        let origins = OriginPolicy::local("127.0.0.1".parse().unwrap());
+        Admission::new(
+            origins,
+            Arc::new(Open::dangerous_anyone()),
+            max,
+            per_address,
+            Shutdown::new(),
+        )
+    }
+
+    async fn from(admission: &Admission, peer: &str) -> Result<Admitted, Rejection> {
+        admission
+            .admit(
+                &HeaderMap::new(),
+                &Uri::from_static("/"),
+                SocketAddr::new(peer.parse().unwrap(), 1),
+            )
+            .await
+    }
+
+    fn status(result: &Result<Admitted, Rejection>) -> u16 {
+        result.as_ref().map_or_else(Rejection::status, |_| 101)
+    }
+
+    #[tokio::test]
+    async fn places_are_counted_per_subscriber_and_in_all_and_come_back() {
+        let admission = admission(5, 2);
+        let mut admitted = Vec::new();
+        for (peer, expected) in [
+            ("192.0.2.1", 101),
+            ("::ffff:192.0.2.1", 101),
+            ("192.0.2.1", 429),
+            ("2001:db8::1", 101),
+            ("2001:db8::2", 101),
+            ("2001:db8::3", 429),
+            ("2001:db8:0:1::1", 101),
+            ("192.0.2.2", 503),
+            ("127.0.0.1", 503),
+        ] {
+            let result = from(&admission, peer).await;
+            assert_eq!(status(&result), expected, "{peer}");
+            admitted.extend(result);
+        }
+        assert!(admission.is_full());
+        assert_eq!(admission.connections(), 5);
+        admitted.clear();
+        assert_eq!(admission.connections(), 0);
+        assert!(admission.slots.lock().by_address.is_empty());
+        for _ in 0..5 {
+            admitted.push(from(&admission, "127.0.0.1").await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_on_its_way_out_takes_nobody() {
+        let admission = admission(5, 5);
+        admission.shutdown.begin();
+        assert_eq!(status(&from(&admission, "127.0.0.1").await), 503);
+    }
+
+    struct Spy;
+
+    #[async_trait]
+    impl Authenticator for Spy {
+        async fn authenticate(
+            &self,
+            credentials: &Credentials<'_>,
+        ) -> Result<Principal, Rejection> {
+            let seen = format!(
+                "{:?} {:?} {:?} {:?}",
+                credentials.authorization,
+                credentials.query_token,
+                credentials.subprotocols,
+                credentials.origin
+            );
+            Ok(Principal::user(seen, None))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_authenticator_sees_what_was_presented_and_no_foreign_page() {
+        let mut admission = admission(5, 5);
+        admission.authenticator = Arc::new(Spy);
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer t".parse().unwrap());
+        headers.insert("origin", "http://localhost:3000".parse().unwrap());
+        headers.append(
+            "sec-websocket-protocol",
+            "llmrtc.v1, bearer.x".parse().unwrap(),
+        );
+        headers.append("sec-websocket-protocol", "y".parse().unwrap());
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let uri = Uri::from_static("/a?x=1&ticket=a%2Bb");
+        let admitted = admission.admit(&headers, &uri, peer).await.unwrap();
+        assert_eq!(
+            &*admitted.principal.subject,
+            r#"Some("Bearer t") Some("a+b") ["llmrtc.v1", "bearer.x", "y"] Some(Origin(http://localhost:3000))"#
+        );
+        headers.insert("origin", "https://evil.test".parse().unwrap());
+        assert_eq!(
+            admission.admit(&headers, &uri, peer).await.unwrap_err(),
+            Rejection::Forbidden
+        );
+        assert_eq!(admission.connections(), 1);
+    }
+}

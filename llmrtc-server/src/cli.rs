@@ -1,0 +1,194 @@
+//! The command line of `llmrtc`. Unknown flags and bad values end with exit code 2.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::config::{LogFormat, load::Overrides};
+
+/// Talk with a language model over WebRTC.
+#[derive(Debug, Parser)]
+#[command(
+    name = "llmrtc",
+    version,
+    args_conflicts_with_subcommands = true,
+    // `-h` is the host, as in the reference implementation.
+    disable_help_flag = true,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// Without a command, the server runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `serve`.
+    #[command(flatten)]
+    pub serve: ConfigArgs,
+    /// Print help.
+    #[arg(long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server.
+    Serve(ConfigArgs),
+    /// Place a call with a recording as the microphone, and print what happens.
+    Call(CallArgs),
+    /// Look at the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version.
+    Version,
+}
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Report everything that is wrong with it, and nothing else.
+    Check(ConfigArgs),
+    /// Print the effective values as TOML, without secrets.
+    Print(ConfigArgs),
+}
+
+/// The strongest layer of the configuration.
+#[derive(Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: $LLMRTC_CONFIG, else ./llmrtc.toml if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Address or name to listen on [default: 127.0.0.1].
+    #[arg(long, short = 'h', value_name = "HOST")]
+    pub host: Option<String>,
+    /// Port to listen on, 0 for a free one [default: 8787].
+    #[arg(long, short = 'p', value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Serve anybody who can reach the server, at your cost.
+    #[arg(long)]
+    pub insecure_no_auth: bool,
+    /// Log level, or filter such as `info,llmrtc_media=debug`.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// Log lines for people or for machines.
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl From<ConfigArgs> for Overrides {
+    fn from(args: ConfigArgs) -> Self {
+        Self {
+            file: args.config,
+            host: args.host,
+            port: args.port,
+            insecure_no_auth: args.insecure_no_auth,
+            log_level: args.log_level,
+            log_format: args.log_format,
+        }
+    }
+}
+
+/// A call from files.
+#[derive(Clone, Debug, Args)]
+pub struct CallArgs {
+    /// The server, such as `ws://localhost:8787`.
+    pub url: String,
+    /// What to say: a WAV file, played in real time.
+    #[arg(value_name = "FILE.wav")]
+    pub speech: PathBuf,
+    /// Where to write what was heard, as WAV.
+    #[arg(long, value_name = "FILE.wav")]
+    pub reply: Option<PathBuf>,
+    /// Print events as JSON lines.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_server_runs_with_and_without_its_name() {
+        for line in ["llmrtc", "llmrtc serve"] {
+            for flags in [
+                "--port 9000 --host localhost",
+                "--port=9000 -h localhost",
+                "-p 9000 --host=localhost",
+            ] {
+                let cli = parse(&format!(
+                    "{line} {flags} --config a.toml --log-format json --insecure-no-auth"
+                ))
+                .unwrap();
+                let args = match cli.command {
+                    Some(Command::Serve(args)) => args,
+                    None => cli.serve,
+                    other => panic!("{other:?}"),
+                };
+                assert_eq!(
+                    (args.port, args.host.as_deref()),
+                    (Some(9000), Some("localhost"))
+                );
+                assert_eq!(args.config, Some("a.toml".into()));
+                assert_eq!(args.log_format, Some(LogFormat::Json));
+                assert!(args.insecure_no_auth);
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_takes_a_server_and_a_recording() {
+        let cli = parse("llmrtc call ws://localhost:8787 a.wav --reply b.wav --json").unwrap();
+        let Some(Command::Call(call)) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(
+            (call.url.as_str(), call.speech),
+            ("ws://localhost:8787", "a.wav".into())
+        );
+        assert_eq!((call.reply, call.json), (Some("b.wav".into()), true));
+    }
+
+    #[test]
+    fn nonsense_is_refused_and_help_is_spelt_out() {
+        let bad = [
+            "llmrtc --prot 1",
+            "llmrtc serve --prot 1",
+            "llmrtc --port x",
+            "llmrtc --port 70000",
+            "llmrtc --port",
+            "llmrtc dance",
+            "llmrtc -h",
+            "llmrtc serve extra",
+            "llmrtc call ws://x",
+            "llmrtc config",
+            "llmrtc --log-format xml",
+            "llmrtc --port 1 serve",
+        ];
+        for line in bad {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+        for line in [
+            "llmrtc --help",
+            "llmrtc serve --help",
+            "llmrtc config print --help",
+            "llmrtc --version",
+        ] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line}");
+        }
+        assert!(matches!(
+            parse("llmrtc version").unwrap().command,
+            Some(Command::Version)
+        ));
+    }
+}

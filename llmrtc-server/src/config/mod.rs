@@ -1,0 +1,418 @@
+//! What the operator decides. [`Config`] is the sum of the crates' sections; [`load`] reads it from four layers.
+
+mod dotenv;
+pub mod load;
+mod print;
+mod problem;
+mod providers;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use llmrtc_core::{duration, redact::Secret, turn::TurnConfig};
+use llmrtc_media::config::MediaConfig;
+use llmrtc_security::auth::{
+    Open,
+    bind::{self, BindError, Exposure},
+    origin::{Origin, OriginPolicy},
+    resume::{Binding, ResumeConfig},
+};
+use llmrtc_signal::connection::ConnectionConfig;
+use serde::Deserialize;
+use validator::{Validate, ValidationError};
+
+pub use self::{
+    problem::{ConfigError, Problem},
+    providers::ProvidersConfig,
+    tree::Source,
+};
+
+/// The reference configuration: every key with its default, or an example where there is none. `config print` starts
+/// from it, and a test holds it to the code.
+pub const REFERENCE: &str = include_str!("reference.toml");
+
+/// The whole configuration of a server.
+#[derive(Clone, Debug, Default, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Config {
+    /// Listening, and who may connect.
+    #[validate(nested)]
+    pub server: ServerConfig,
+    /// How a session talks.
+    #[validate(nested)]
+    pub turn: TurnConfig,
+    /// Hearing and speaking.
+    #[validate(nested)]
+    pub media: MediaConfig,
+    /// Bounds of a client's connection.
+    #[validate(nested)]
+    pub signal: ConnectionConfig,
+    /// Vendors.
+    pub providers: ProvidersConfig,
+    /// STUN and TURN servers for clients.
+    #[validate(nested)]
+    pub ice: IceConfig,
+    /// Sessions whose client is away.
+    #[validate(nested)]
+    pub sessions: SessionsConfig,
+    /// What is written down.
+    #[validate(nested)]
+    pub log: LogConfig,
+    /// How the server leaves.
+    #[validate(nested)]
+    pub shutdown: ShutdownConfig,
+}
+
+/// Listening, and who may connect.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// Address or name to listen on. Anything but loopback needs authentication, or `insecure_no_auth`.
+    #[validate(custom(function = "host"))]
+    pub host: String,
+    /// Port; 0 takes a free one.
+    pub port: u16,
+    /// Serve anybody who can reach the server, at the operator's cost.
+    pub insecure_no_auth: bool,
+    /// Pages that may connect, as `https://app.example`; exactly these. Empty: pages of this server and of this machine.
+    #[validate(custom(function = "origins"))]
+    pub allowed_origins: Vec<String>,
+    /// Let clients in that send no `Origin`, which browsers always do.
+    pub allow_missing_origin: bool,
+    /// Show the playground page at `/`.
+    pub playground: bool,
+    /// Where `/metrics` is served. Absent: beside everything else if that is loopback, otherwise nowhere.
+    pub metrics_bind: Option<SocketAddr>,
+    /// Most connections at a time; further ones are refused with 503.
+    #[validate(range(min = 1, max = 100_000))]
+    pub max_connections: usize,
+    /// Most connections of one address that is not loopback; further ones are refused with 429.
+    #[validate(range(min = 1, max = 100_000))]
+    pub max_connections_per_address: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".into(),
+            // The reference's port, so that its clients find us.
+            port: 8787,
+            insecure_no_auth: false,
+            allowed_origins: Vec::new(),
+            allow_missing_origin: true,
+            playground: true,
+            metrics_bind: None,
+            max_connections: 1_000,
+            // An office behind one address, but not a botnet behind one.
+            max_connections_per_address: 20,
+        }
+    }
+}
+
+impl ServerConfig {
+    /// How callers are authenticated.
+    pub fn authenticator(&self) -> Open {
+        if self.insecure_no_auth {
+            Open::dangerous_anyone()
+        } else {
+            Open::loopback()
+        }
+    }
+
+    /// Whether the server may listen on `address`, one of those that `host` resolves to.
+    ///
+    /// # Errors
+    /// When a network would reach a server that authenticates nobody.
+    pub fn exposure(&self, address: IpAddr) -> Result<Exposure, BindError> {
+        bind::check(address, true, self.insecure_no_auth)
+    }
+
+    /// Which pages may connect to a listener on `bind`.
+    pub fn origin_policy(&self, bind: IpAddr) -> OriginPolicy {
+        let policy = if self.allowed_origins.is_empty() {
+            OriginPolicy::local(bind)
+        } else {
+            // Validated when the configuration was loaded; an entry that is no origin matches nothing.
+            OriginPolicy::listed(
+                self.allowed_origins
+                    .iter()
+                    .filter_map(|text| Origin::from_config(text).ok()),
+            )
+        };
+        policy.allow_missing(self.allow_missing_origin)
+    }
+}
+
+/// STUN and TURN servers for clients. In order: `servers`; Metered; the reference's public STUN server.
+#[derive(Clone, Debug, Default, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct IceConfig {
+    /// Servers as browsers know them.
+    #[validate(nested)]
+    pub servers: Vec<IceServerConfig>,
+    /// Credentials for Metered's TURN service.
+    #[validate(nested)]
+    pub metered: MeteredConfig,
+}
+
+/// One STUN or TURN server.
+#[derive(Clone, Debug, Deserialize, Validate)]
+#[serde(deny_unknown_fields)]
+#[validate(schema(function = "ice_server"))]
+#[non_exhaustive]
+pub struct IceServerConfig {
+    /// `stun:`, `stuns:`, `turn:` or `turns:` URLs.
+    #[serde(deserialize_with = "one_or_many")]
+    pub urls: Vec<String>,
+    /// Needed by `turn:` and `turns:`.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// Needed by `turn:` and `turns:`.
+    #[serde(default)]
+    pub credential: Option<Secret>,
+}
+
+/// Metered's TURN service. Used when both name and key are there.
+#[derive(Clone, Debug, Default, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[validate(schema(function = "metered"))]
+#[non_exhaustive]
+pub struct MeteredConfig {
+    /// The application, the first label of its host name.
+    pub app_name: Option<String>,
+    /// The key.
+    pub api_key: Option<Secret>,
+    /// Where the relays should be.
+    pub region: Option<String>,
+}
+
+/// Sessions whose client is away.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct SessionsConfig {
+    /// How long a session waits for its client.
+    #[serde(with = "duration")]
+    #[validate(custom(function = "session_ttl"))]
+    pub ttl: Duration,
+    /// Most sessions waiting; whoever has waited longest makes room.
+    #[validate(range(min = 1, max = 1_000_000))]
+    pub max_waiting: usize,
+    /// The same per identity. Callers without one share only `max_waiting`.
+    #[validate(range(min = 1, max = 1_000_000))]
+    pub max_waiting_per_principal: usize,
+    /// Resume only with the rotating token. The stock web client has none.
+    pub require_resume_token: bool,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> Self {
+        let defaults = ResumeConfig::default();
+        Self {
+            ttl: defaults.ttl,
+            max_waiting: defaults.max_waiting,
+            max_waiting_per_principal: defaults.max_waiting_per_principal,
+            require_resume_token: defaults.require_token,
+        }
+    }
+}
+
+impl SessionsConfig {
+    /// The rules for resuming on a listener that is exposed like this.
+    pub fn resume(&self, exposure: Exposure) -> ResumeConfig {
+        ResumeConfig {
+            ttl: self.ttl,
+            max_waiting: self.max_waiting,
+            max_waiting_per_principal: self.max_waiting_per_principal,
+            require_token: self.require_resume_token,
+            binding: match exposure {
+                Exposure::Loopback => Binding::HandleOnly,
+                Exposure::Authenticated | Exposure::OpenToNetwork => Binding::Identity,
+            },
+            ..ResumeConfig::default()
+        }
+    }
+}
+
+/// What is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug` or `trace`; per target as in `info,llmrtc_media=debug`.
+    #[validate(custom(function = "log_level"))]
+    pub level: String,
+    /// Lines for people or for machines.
+    pub format: LogFormat,
+    /// Record what people say. Off: transcripts and prompts appear as their lengths.
+    pub capture: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            format: LogFormat::Human,
+            capture: false,
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// For reading.
+    Human,
+    /// One JSON object per line.
+    Json,
+}
+
+/// How the server leaves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ShutdownConfig {
+    /// How long audible answers may go on after SIGTERM or SIGINT; zero ends them at once.
+    #[serde(with = "duration")]
+    #[validate(custom(function = "grace"))]
+    pub grace: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        // Most answers end within it, and orchestrators kill after 30 s.
+        Self {
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+fn invalid(message: impl Into<String>) -> ValidationError {
+    ValidationError::new("invalid").with_message(message.into().into())
+}
+
+fn host(host: &str) -> Result<(), ValidationError> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.parse::<IpAddr>().is_ok() || (host.len() <= 253 && host.split('.').all(label)) {
+        Ok(())
+    } else {
+        Err(invalid("is neither an address nor a host name"))
+    }
+}
+
+fn origins(list: &[String]) -> Result<(), ValidationError> {
+    let errors: Vec<String> = list
+        .iter()
+        .filter_map(|text| Origin::from_config(text).err())
+        .map(|error| error.to_string())
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(invalid(errors.join("; ")))
+    }
+}
+
+fn session_ttl(ttl: &Duration) -> Result<(), ValidationError> {
+    const DAY: Duration = Duration::from_secs(24 * 3_600);
+    if *ttl <= DAY {
+        Ok(())
+    } else {
+        Err(invalid("must be at most 24h"))
+    }
+}
+
+fn grace(grace: &Duration) -> Result<(), ValidationError> {
+    // Longer drains belong to whatever routes calls to this server.
+    if *grace <= Duration::from_secs(600) {
+        Ok(())
+    } else {
+        Err(invalid("must be at most 10m"))
+    }
+}
+
+fn log_level(level: &str) -> Result<(), ValidationError> {
+    match tracing_subscriber::EnvFilter::builder().parse(level) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(invalid(format!(
+            "is not a log filter such as \"info,llmrtc_media=debug\": {error}"
+        ))),
+    }
+}
+
+fn ice_server(server: &IceServerConfig) -> Result<(), ValidationError> {
+    if server.urls.is_empty() {
+        return Err(invalid("needs at least one URL"));
+    }
+    for url in &server.urls {
+        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+        match scheme {
+            "stun" | "stuns" => {}
+            // A browser throws when it is given such a server without credentials, and the client then retries forever.
+            "turn" | "turns" if server.username.is_none() || server.credential.is_none() => {
+                return Err(invalid(format!("`{url}` needs username and credential")));
+            }
+            "turn" | "turns" => {}
+            _ => {
+                return Err(invalid(format!(
+                    "`{url}` does not begin with stun:, stuns:, turn: or turns:"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn metered(metered: &MeteredConfig) -> Result<(), ValidationError> {
+    // It becomes a label of a host name that a key is sent to.
+    let label = |name: &str| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    match &metered.app_name {
+        Some(name) if name.is_empty() || !label(name) => Err(invalid(
+            "app_name must consist of letters, digits and hyphens",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `urls` is a string or a list of strings, as in browsers.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct OneOrMany;
+
+    impl<'de> serde::de::Visitor<'de> for OneOrMany {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a URL or a list of URLs")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<Vec<String>, E> {
+            Ok(vec![url.to_owned()])
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Vec<String>, A::Error> {
+            Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq))
+        }
+    }
+
+    deserializer.deserialize_any(OneOrMany)
+}

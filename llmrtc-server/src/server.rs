@@ -1,0 +1,297 @@
+//! The composition root: from a configuration to something that answers calls.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Extension, Router,
+    extract::WebSocketUpgrade,
+    http::{HeaderMap, header},
+    response::Response,
+};
+use llmrtc_core::{
+    clock::{Clock, SystemClock},
+    history::HistorySnapshot,
+    hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
+    id::SessionId,
+    playout::AudioDecoder,
+    provider::Providers,
+    session::{MemorySessions, SessionLimits, SessionStore},
+    tasks::Tasks,
+    telemetry::{Metrics, SESSIONS_ACTIVE},
+    tool::ToolRunner,
+    turn::TurnConfig,
+};
+use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
+use llmrtc_providers::select;
+use llmrtc_security::auth::{bind::Exposure, resume::SessionHandles};
+use llmrtc_signal::connection::{ConnectionConfig, server::configure};
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    admission::{Admission, Admitted},
+    config::Config,
+    ice::IceServers,
+    metrics::PrometheusMetrics,
+    routes::{self, Readiness, Web},
+    session,
+    shutdown::Shutdown,
+};
+
+/// How long observers may take to see the last events.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long providers may take to say goodbye (PL3).
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Assembles a [`Server`]. Everything has a default that comes from the configuration.
+#[must_use]
+pub struct ServerBuilder {
+    config: Config,
+    providers: Option<(Providers, Value)>,
+    tools: Option<Arc<dyn ToolRunner>>,
+    hooks: Vec<Arc<dyn Hooks>>,
+    shutdown: Shutdown,
+}
+
+/// A server that is ready to be mounted. Cloning shares it.
+#[derive(Clone)]
+pub struct Server {
+    shared: Arc<Shared>,
+    web: Web,
+    numbers: Arc<PrometheusMetrics>,
+}
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) signal: ConnectionConfig,
+    pub(crate) turn: Arc<TurnConfig>,
+    pub(crate) providers: Providers,
+    pub(crate) tools: Option<Arc<dyn ToolRunner>>,
+    pub(crate) peers: PeerFactory,
+    pub(crate) decoder: Arc<dyn AudioDecoder>,
+    pub(crate) handles: SessionHandles,
+    /// Histories of sessions whose client is away.
+    pub(crate) histories: MemorySessions<HistorySnapshot>,
+    pub(crate) ice: IceServers,
+    pub(crate) observers: Observers,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: Tasks,
+    /// The sessions that have not come to their end.
+    calls: TaskTracker,
+}
+
+impl ServerBuilder {
+    /// Answers with these instead of the configured providers.
+    pub fn providers(mut self, providers: Providers) -> Self {
+        let names = json!({
+            "llm": providers.llm.name(),
+            "stt": providers.stt.name(),
+            "tts": providers.tts.name(),
+        });
+        self.providers = Some((providers, names));
+        self
+    }
+
+    /// Gives the model tools.
+    pub fn tools(mut self, tools: Arc<dyn ToolRunner>) -> Self {
+        self.tools = Some(tools);
+        self
+    }
+
+    /// Adds an observer. Several are called in order, off the hot path.
+    pub fn hooks(mut self, hooks: Arc<dyn Hooks>) -> Self {
+        self.hooks.push(hooks);
+        self
+    }
+
+    /// Lets somebody else decide when the server leaves.
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Builds the server for a listener at `address` that is `exposure`d like this, and initialises the providers.
+    ///
+    /// # Errors
+    /// When a provider cannot be chosen or initialised, or the media threads cannot be started.
+    pub async fn build(self, address: SocketAddr, exposure: Exposure) -> anyhow::Result<Server> {
+        let Self { config, providers, tools, hooks, shutdown } = self;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let prometheus = Arc::new(PrometheusMetrics::default());
+        let metrics = Metrics::new(Arc::clone(&prometheus) as _);
+        let mut observers: Vec<Arc<dyn Hooks>> = vec![
+            Arc::new(MetricsObserver::new(metrics.clone())),
+            Arc::new(LoggingObserver::new().with_payloads(config.log.capture)),
+        ];
+        observers.extend(hooks);
+
+        let (mut providers, names) = match providers {
+            Some(given) => given,
+            None => {
+                let selection = select::from_env(&|name| config.providers.lookup(name))?;
+                for notice in &selection.notices {
+                    tracing::info!("{notice}");
+                }
+                let names = selection.names;
+                (selection.providers, json!({ "llm": names.llm, "stt": names.stt, "tts": names.tts }))
+            }
+        };
+        providers.init().await.context("a provider cannot be used")?;
+
+        let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
+        let readiness = Readiness::new(shutdown.clone());
+        let sessions = &config.sessions;
+        let shared = Arc::new(Shared {
+            signal: config.signal.clone(),
+            turn: Arc::new(config.turn.clone()),
+            providers,
+            tools,
+            peers: PeerFactory::new(config.media.peer.clone(), address.ip(), media),
+            decoder: Arc::new(FileDecoder),
+            handles: SessionHandles::new(sessions.resume(exposure)),
+            histories: MemorySessions::new(
+                SessionLimits {
+                    ttl: sessions.ttl,
+                    total: sessions.max_waiting,
+                    per_principal: sessions.max_waiting_per_principal,
+                },
+                Arc::clone(&clock),
+            ),
+            ice: IceServers::open(&config.ice, address).await?,
+            observers: Observers::new(observers, metrics.clone()),
+            metrics,
+            shutdown: shutdown.clone(),
+            clock,
+            tasks: Tasks::root("server"),
+            calls: TaskTracker::new(),
+        });
+        shared.start_housekeeping();
+        let web = Web {
+            admission: Admission::new(
+                config.server.origin_policy(address.ip()),
+                Arc::new(config.server.authenticator()),
+                config.server.max_connections,
+                config.server.max_connections_per_address,
+                shutdown,
+            ),
+            readiness: readiness.clone(),
+            metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
+                .then(|| Arc::clone(&prometheus)),
+            playground: config.server.playground,
+            info: Arc::new(json!({ "providers": names, "version": env!("CARGO_PKG_VERSION") })),
+        };
+        readiness.ready();
+        Ok(Server { shared, web, numbers: prometheus })
+    }
+}
+
+impl Server {
+    /// Begins to assemble a server.
+    pub fn builder(config: Config) -> ServerBuilder {
+        ServerBuilder {
+            config,
+            providers: None,
+            tools: None,
+            hooks: Vec::new(),
+            shutdown: Shutdown::new(),
+        }
+    }
+
+    /// The routes: WebSocket upgrades on any path, probes, playground. Mount it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    pub fn router(&self) -> Router {
+        let shared = Arc::clone(&self.shared);
+        let upgrade = async move |Extension(admitted): Extension<Admitted>,
+                                  headers: HeaderMap,
+                                  upgrade: WebSocketUpgrade| {
+            open(&shared, admitted, &headers, upgrade)
+        };
+        routes::router(self.web.clone(), upgrade)
+    }
+
+    /// The routes of a separate metrics listener.
+    pub fn metrics_router(&self) -> Router {
+        routes::metrics_router(Arc::clone(&self.numbers))
+    }
+
+    /// Waits until all sessions have come to their end, then lets observers and providers finish within their
+    /// bounds. Begin the shutdown first.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest to the end of the process.
+    pub async fn finish(&self) {
+        let shared = &self.shared;
+        shared.calls.close();
+        shared.calls.wait().await;
+        shared.observers.flush(FLUSH_TIMEOUT).await;
+        let _ = tokio::time::timeout(PROVIDER_TIMEOUT, shared.providers.shutdown()).await;
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("providers", &self.shared.providers).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn open(
+    shared: &Arc<Shared>,
+    admitted: Admitted,
+    headers: &HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let ice = shared.ice.for_client(host);
+    let shared = Arc::clone(shared);
+    configure(upgrade).on_upgrade(async move |socket| {
+        let calls = shared.calls.clone();
+        let _call = calls.token();
+        session::run(shared, socket, admitted, ice).await;
+    })
+}
+
+impl Shared {
+    fn start_housekeeping(self: &Arc<Self>) {
+        let weak = Arc::downgrade(self);
+        self.tasks
+            .spawn("housekeeping", |_| async move {
+                let mut tick = tokio::time::interval(MemorySessions::<HistorySnapshot>::SWEEP_INTERVAL);
+                loop {
+                    tick.tick().await;
+                    let Some(shared) = weak.upgrade() else { return };
+                    let now = shared.clock.now();
+                    shared.histories.sweep(now);
+                    for session_id in shared.handles.sweep(now) {
+                        shared.forget(session_id).await;
+                    }
+                    let (live, _) = shared.handles.counts();
+                    shared.metrics.gauge(SESSIONS_ACTIVE, live as f64, &[]);
+                }
+            })
+            .detach();
+        let ice = self.ice.clone();
+        self.tasks
+            .spawn("stun", |_| async move {
+                if let Err(error) = ice.respond().await {
+                    tracing::error!(%error, "the STUN responder has stopped");
+                }
+            })
+            .detach();
+    }
+
+    /// Drops what is kept of a session.
+    pub(crate) async fn forget(&self, session_id: SessionId) {
+        if let Err(error) = self.histories.remove(session_id).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "session not forgotten");
+        }
+    }
+}

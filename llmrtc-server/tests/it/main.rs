@@ -1,0 +1,3 @@
+//! The server and the command as their users meet them.
+
+mod command;
