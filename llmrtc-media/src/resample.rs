@@ -287,6 +287,9 @@ mod tests {
     }
 
     proptest! {
+        // Each case designs a filter, which takes its time without optimisation.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         #[test]
         fn chunks_sound_like_the_whole(
             from in proptest::sample::select(&RATES[..]),

@@ -32,12 +32,15 @@ struct Report {
 /// One measured figure.
 #[derive(Debug, Deserialize, Serialize)]
 struct Figure {
-    /// A key of [`REFERENCES`], or any other name.
+    /// A name in [`REFERENCES`], or any other.
     name: String,
     /// `ms`, `MiB`, …
     unit: String,
-    p50: f64,
-    p95: f64,
+    /// `None` when nothing could be measured.
+    p50: Option<f64>,
+    /// `None` for a figure that is taken once.
+    #[serde(default)]
+    p95: Option<f64>,
     /// How many measurements.
     n: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,7 +67,6 @@ struct Sessions {
 #[derive(Debug, Serialize)]
 struct Reference {
     name: &'static str,
-    label: &'static str,
     node: &'static str,
     pipecat: &'static str,
     target: &'static str,
@@ -72,14 +74,12 @@ struct Reference {
 
 const fn reference(
     name: &'static str,
-    label: &'static str,
     node: &'static str,
     pipecat: &'static str,
     target: &'static str,
 ) -> Reference {
     Reference {
         name,
-        label,
         node,
         pipecat,
         target,
@@ -88,80 +88,44 @@ const fn reference(
 
 const REFERENCES: &[Reference] = &[
     reference(
-        "response",
-        "end of speech → first audible reply",
+        "true end of speech to first audible reply",
         "1776 ms",
         "545–610 ms",
         "≤ 400 ms",
     ),
     reference(
-        "decided_response",
-        "decided end of speech → first audible reply",
+        "decided end of speech to first audible reply",
         "47 ms",
         "79–85 ms",
         "≤ 30 ms",
     ),
     reference(
-        "barge_in_notice",
-        "interrupting speech → server knows",
+        "interrupting speech to notice",
         "313 ms",
         "607 ms",
         "≤ 120 ms",
     ),
     reference(
-        "barge_in_silence",
-        "interrupting speech → reply silent",
+        "interrupting speech to silence",
         "548 ms",
         "674 ms",
         "≤ 220 ms",
     ),
     reference(
-        "connect",
-        "socket open → data channel open",
+        "socket open to data channel open",
         "129–165 ms",
         "268–321 ms",
         "≤ 60 ms",
     ),
-    reference(
-        "idle_rss",
-        "memory of an idle server",
-        "98 MiB",
-        "229 MiB",
-        "≤ 30 MiB",
-    ),
-    reference(
-        "startup",
-        "start → listening",
-        "~1000 ms",
-        "seconds",
-        "≤ 100 ms",
-    ),
+    reference("memory of an idle server", "98 MiB", "229 MiB", "≤ 30 MiB"),
+    reference("start to listening", "~1000 ms", "seconds", "≤ 100 ms"),
 ];
 
 const SESSION_REFERENCES: &[Reference] = &[
+    reference("CPU listening", "~15 % at 8 sessions", "16–18 %", "≤ 0.8 %"),
+    reference("CPU talking", "~15 % at 8 sessions", "16–18 %", "≤ 1.5 %"),
+    reference("memory", "~9–13 MiB", "~60 MiB", "≤ 1 MiB"),
     reference(
-        "cpu_percent_listening",
-        "CPU per listening session",
-        "~15 % at 8",
-        "16–18 %",
-        "≤ 0.8 %",
-    ),
-    reference(
-        "cpu_percent_talking",
-        "CPU per talking session",
-        "~15 % at 8",
-        "16–18 %",
-        "≤ 1.5 %",
-    ),
-    reference(
-        "rss_per_session_mib",
-        "memory per session",
-        "~9–13 MiB",
-        "~60 MiB",
-        "≤ 1 MiB",
-    ),
-    reference(
-        "capacity",
         "sessions before p95 response grows by 20 %",
         "8",
         "< 4",
@@ -180,8 +144,6 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
     let load = release.join("examples").join("load");
     let quick = options.quick.then_some("--quick");
     let output = cmd!(sh, "{load} --json {quick...}")
-        // The generator starts the server that belongs to it.
-        .env("LLMRTC_BIN", release.join("llmrtc"))
         .read()
         .context("the load generator failed")?;
     let report: Report =
@@ -231,7 +193,6 @@ fn table(report: &Report, machine: &str, quick: bool) -> String {
         let known = REFERENCES
             .iter()
             .find(|reference| reference.name == figure.name);
-        let label = known.map_or(figure.name.as_str(), |reference| reference.label);
         let note = figure
             .note
             .as_ref()
@@ -241,9 +202,9 @@ fn table(report: &Report, machine: &str, quick: bool) -> String {
             (known.node, known.pipecat, known.target)
         });
         figures.push(row([
-            format!("{label}{note}").as_str(),
-            &format!("{} {}", number(figure.p50), figure.unit),
-            &format!("{} {}", number(figure.p95), figure.unit),
+            format!("{}{note}", figure.name).as_str(),
+            &cell(figure.p50, &figure.unit),
+            &cell(figure.p95, &figure.unit),
             &figure.n.to_string(),
             node,
             pipecat,
@@ -260,10 +221,6 @@ fn table(report: &Report, machine: &str, quick: bool) -> String {
         "Response p50",
         "Response p95",
     ])];
-    let cell = |value: Option<f64>, unit: &str| match value {
-        Some(value) => format!("{} {unit}", number(value)),
-        None => "–".to_owned(),
-    };
     for measured in &report.sessions {
         sessions.push(row([
             measured.sessions.to_string().as_str(),
@@ -280,7 +237,7 @@ fn table(report: &Report, machine: &str, quick: bool) -> String {
     others.extend(
         SESSION_REFERENCES
             .iter()
-            .map(|known| row([known.label, known.node, known.pipecat, known.target])),
+            .map(|known| row([known.name, known.node, known.pipecat, known.target])),
     );
 
     let mut text =
@@ -294,6 +251,12 @@ fn table(report: &Report, machine: &str, quick: bool) -> String {
 
 fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
     cells.map(str::to_owned).to_vec()
+}
+
+fn cell(value: Option<f64>, unit: &str) -> String {
+    value.map_or("–".to_owned(), |value| {
+        format!("{} {unit}", number(value))
+    })
 }
 
 /// Three significant digits are all that a measurement of this kind carries.
@@ -339,8 +302,8 @@ mod tests {
     fn a_report_becomes_a_table_beside_the_references() {
         let report: Report = serde_json::from_value(json!({
             "figures": [
-                { "name": "connect", "unit": "ms", "p50": 41.25, "p95": 58.0, "n": 20 },
-                { "name": "something_new", "unit": "ms", "p50": 1.5, "p95": 2.0, "n": 3, "note": "warm" },
+                { "name": "socket open to data channel open", "unit": "ms", "p50": 41.25, "p95": 58.0, "n": 20 },
+                { "name": "something_new", "unit": "ms", "p50": 1.5, "n": 3, "note": "warm" },
             ],
             "sessions": [{
                 "sessions": 8, "cpu_percent_listening": 0.61, "cpu_percent_talking": null, "rss_mib": 31.0,
@@ -358,7 +321,7 @@ mod tests {
         };
         assert!(line("data channel open").contains("| 41.2 ms "));
         assert!(line("data channel open").contains("129–165 ms"));
-        assert!(line("something_new (warm)").contains("1.50 ms"));
+        assert!(line("something_new (warm)").contains("| 1.50 ms | – "));
         assert!(line("| 8 ").contains("| 0.61 % ") && line("| 8 ").contains("| – "));
         let widths: Vec<usize> = table
             .lines()

@@ -296,7 +296,8 @@ async fn a_resumed_conversation_remembers() {
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_arrives_letter_by_letter_is_spoken_whole_and_in_order() {
     // 4, 5, 12: whatever the cuts, and without a final full stop.
-    let reply = "The first sentence is this. The second sentence is that. And a third without an end";
+    let reply =
+        "The first sentence is this. The second sentence is that. And a third without an end";
     let mut script = Script::new();
     for letter in reply.chars() {
         script = script.item(LlmChunk::Text(letter.into()));
@@ -317,7 +318,12 @@ async fn a_reply_that_arrives_letter_by_letter_is_spoken_whole_and_in_order() {
     let segments: Vec<_> = output.written.iter().map(|(segment, _)| *segment).collect();
     assert!(segments.is_sorted());
     // 9: a voice that states no rate speaks at 24 kHz.
-    assert!(output.written.iter().all(|(_, audio)| audio.rate().hz() == 24_000));
+    assert!(
+        output
+            .written
+            .iter()
+            .all(|(_, audio)| audio.rate().hz() == 24_000)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,10 +358,14 @@ async fn a_queued_text_waits_for_the_caller_to_finish() {
     let mut call = Cast::new("Aloud", "Yes.").call();
     call.speak();
     for _ in 0..16 {
-        let queued = call.conversation.text("Typed", Vec::new(), TextPolicy::Queue);
+        let queued = call
+            .conversation
+            .text("Typed", Vec::new(), TextPolicy::Queue);
         assert!(queued.is_ok());
     }
-    let refused = call.conversation.text("Too many", Vec::new(), TextPolicy::Queue);
+    let refused = call
+        .conversation
+        .text("Too many", Vec::new(), TextPolicy::Queue);
     assert!(refused.is_err(), "a text that is not kept is refused");
     call.stop();
     call.until("completed").await;

@@ -31,7 +31,8 @@ impl Seen {
     fn new() -> Self {
         let hooks = RecordingHooks::new();
         let metrics = InMemoryMetrics::new();
-        let counting: Arc<dyn Hooks> = Arc::new(MetricsObserver::new(Metrics::new(metrics.clone())));
+        let counting: Arc<dyn Hooks> =
+            Arc::new(MetricsObserver::new(Metrics::new(metrics.clone())));
         let observers = Observers::new(vec![hooks.clone(), counting], Metrics::noop());
         Self {
             hooks,
@@ -127,19 +128,34 @@ async fn stages_are_timed_by_what_they_took() {
     let seen = Seen::new();
     let stt = ScriptedStt::new()
         .always(Script::transcript("Go.").opens_after(Duration::from_millis(300)));
-    let llm = ScriptedLlm::new()
-        .always(Script::answer("Yes.").opens_after(Duration::from_millis(200)));
+    let llm =
+        ScriptedLlm::new().always(Script::answer("Yes.").opens_after(Duration::from_millis(200)));
     let tts = ScriptedTts::new().always(Speech::normal().opens_after(Duration::from_millis(100)));
     let mut call = seen.call(Cast::new("", "").stt(stt).llm(llm).tts(tts));
     call.say();
     call.until("completed").await;
     seen.names().await;
-    assert_eq!(seen.duration(telemetry::STT_DURATION), Duration::from_millis(300));
-    assert_eq!(seen.duration(telemetry::LLM_TTFT), Duration::from_millis(200));
-    assert_eq!(seen.duration(telemetry::LLM_DURATION), Duration::from_millis(200));
-    assert_eq!(seen.duration(telemetry::TTS_FIRST_AUDIO), Duration::from_millis(100));
+    assert_eq!(
+        seen.duration(telemetry::STT_DURATION),
+        Duration::from_millis(300)
+    );
+    assert_eq!(
+        seen.duration(telemetry::LLM_TTFT),
+        Duration::from_millis(200)
+    );
+    assert_eq!(
+        seen.duration(telemetry::LLM_DURATION),
+        Duration::from_millis(200)
+    );
+    assert_eq!(
+        seen.duration(telemetry::TTS_FIRST_AUDIO),
+        Duration::from_millis(100)
+    );
     let response = seen.duration(telemetry::TURN_RESPONSE);
-    assert!(response >= Duration::from_millis(600) && response < Duration::from_millis(650), "{response:?}");
+    assert!(
+        response >= Duration::from_millis(600) && response < Duration::from_millis(650),
+        "{response:?}"
+    );
     let stt = seen.metrics.latest(telemetry::STT_DURATION).unwrap();
     assert_eq!(stt.tag("provider"), Some("scripted-stt"));
     assert_eq!(stt.tag("mode"), Some("buffered"));
@@ -160,11 +176,10 @@ async fn live_transcription_is_timed_from_the_end_of_speech() {
     let mut call = seen.call(cast);
     call.speak();
     for _ in 0..100 {
-        call.conversation
-            .speech(SpeechEvent::Audio(PcmChunk::new(
-                vec![1i16; 320],
-                SampleRate::HZ_16000,
-            )));
+        call.conversation.speech(SpeechEvent::Audio(PcmChunk::new(
+            vec![1i16; 320],
+            SampleRate::HZ_16000,
+        )));
         call.during(Duration::from_millis(20)).await;
     }
     call.stop();
@@ -174,8 +189,14 @@ async fn live_transcription_is_timed_from_the_end_of_speech() {
         let events = seen.hooks.turn_events();
         events.into_iter().map(|(cx, _)| cx.input).collect()
     };
-    assert!(inputs.iter().all(|input| *input == InputKind::Live), "{inputs:?}");
-    assert_eq!(seen.duration(telemetry::STT_DURATION), Duration::from_millis(100));
+    assert!(
+        inputs.iter().all(|input| *input == InputKind::Live),
+        "{inputs:?}"
+    );
+    assert_eq!(
+        seen.duration(telemetry::STT_DURATION),
+        Duration::from_millis(100)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,12 +329,24 @@ async fn eventful(seen: &Seen) {
 async fn every_metric_of_a_conversation_is_emitted_by_one() {
     // 182, MT2.
     let elsewhere = [
-        (telemetry::GUARDRAIL_BLOCKS, "guardrails are put around a conversation"),
-        (telemetry::QUEUE_DROPPED, "the owner of a queue counts its losses"),
-        (telemetry::HOOKS_DROPPED, "only a stuck observer loses events"),
+        (
+            telemetry::GUARDRAIL_BLOCKS,
+            "guardrails are put around a conversation",
+        ),
+        (
+            telemetry::QUEUE_DROPPED,
+            "the owner of a queue counts its losses",
+        ),
+        (
+            telemetry::HOOKS_DROPPED,
+            "only a stuck observer loses events",
+        ),
         (telemetry::SESSION_DURATION, "the server knows connections"),
         (telemetry::SESSION_TURNS, "the server knows connections"),
-        (telemetry::CONNECTIONS_ACTIVE, "the server knows connections"),
+        (
+            telemetry::CONNECTIONS_ACTIVE,
+            "the server knows connections",
+        ),
         (telemetry::SESSIONS_ACTIVE, "the server keeps sessions"),
         (telemetry::RECONNECTIONS, "the server keeps sessions"),
     ];
@@ -322,7 +355,12 @@ async fn every_metric_of_a_conversation_is_emitted_by_one() {
     for metric in METRICS {
         let emitted = !seen.metrics.of(metric.name).is_empty();
         let exception = elsewhere.iter().find(|(name, _)| *name == metric.name);
-        assert_eq!(emitted, exception.is_none(), "{} {exception:?}", metric.name);
+        assert_eq!(
+            emitted,
+            exception.is_none(),
+            "{} {exception:?}",
+            metric.name
+        );
     }
     // The names that stages share tell their providers apart.
     for (metric, provider) in [

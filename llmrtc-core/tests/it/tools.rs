@@ -174,5 +174,9 @@ async fn a_call_of_a_tool_that_nobody_offered_is_answered_at_once() {
     let mut call = Cast::new("Q", "").llm(llm).call();
     call.text("Q");
     call.until("completed").await;
-    assert!(call.words().contains(&"tool-not_found:imagined"), "{:?}", call.words());
+    assert!(
+        call.words().contains(&"tool-not_found:imagined"),
+        "{:?}",
+        call.words()
+    );
 }

@@ -229,6 +229,53 @@ fn bursts_of_noise_do_not_confirm() {
     }
 }
 
+/// A cough as a source-filter model: a burst of breath noise through three wide resonances, rising in 5 ms and dying
+/// away over `duration`. `damping` is the radius of the resonances' poles.
+fn cough(amplitude: f32, duration: Duration, damping: f32) -> Vec<i16> {
+    let breath = noise(1_000.0, duration);
+    let length = breath.len() as f32;
+    let mut state = [[0.0f32; 2]; 3];
+    breath
+        .iter()
+        .enumerate()
+        .map(|(n, sample)| {
+            let x = f32::from(*sample) / 1_000.0;
+            let sound: f32 = [550.0f32, 1_500.0, 2_700.0]
+                .iter()
+                .zip(&mut state)
+                .map(|(formant, [near, far])| {
+                    let angle = std::f32::consts::TAU * formant / 16_000.0;
+                    let y = 0.3 * x + 2.0 * damping * angle.cos() * *near - damping.powi(2) * *far;
+                    (*far, *near) = (*near, y);
+                    y
+                })
+                .sum();
+            let envelope = (n as f32 / 80.0).min(1.0) * (-2.5 * n as f32 / length).exp();
+            (0.4 * amplitude * envelope * sound) as i16
+        })
+        .collect()
+}
+
+#[test]
+fn a_cough_does_not_interrupt() {
+    for amplitude in [800.0, 3_000.0, 10_000.0] {
+        for duration in [120, 200, 300] {
+            for damping in [0.75, 0.85] {
+                let mut world = World::earshot();
+                world.audible = true;
+                world.hear(&noise(25.0, ms(1_000)));
+                world.hear(&cough(amplitude, ms(duration), damping));
+                world.hear(&noise(25.0, ms(1_000)));
+                let names = world.names();
+                assert!(
+                    !names.contains(&"confirmed"),
+                    "{amplitude}, {duration} ms: {names:?}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn a_short_sound_is_a_misfire() {
     let mut world = World::energy();

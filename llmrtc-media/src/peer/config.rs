@@ -162,9 +162,8 @@ impl PeerConfig {
         }
         for &address in configured {
             if address.is_unspecified() {
-                addresses.extend(
-                    interface_addresses().filter(|a| a.is_ipv4() == address.is_ipv4()),
-                );
+                addresses
+                    .extend(interface_addresses().filter(|a| a.is_ipv4() == address.is_ipv4()));
             } else {
                 addresses.push(address);
             }
@@ -195,7 +194,10 @@ fn interface_addresses() -> impl Iterator<Item = IpAddr> {
         .filter_map(|interface| interface.addr.as_ref().map(SocketAddr::ip))
         .filter(|address| match address {
             IpAddr::V4(v4) => {
-                !(v4.is_loopback() || v4.is_unspecified() || v4.is_multicast() || v4.is_link_local())
+                !(v4.is_loopback()
+                    || v4.is_unspecified()
+                    || v4.is_multicast()
+                    || v4.is_link_local())
             }
             IpAddr::V6(v6) => {
                 !(v6.is_loopback()

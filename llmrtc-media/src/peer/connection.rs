@@ -2,7 +2,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::{AtomicU32, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -48,7 +51,7 @@ const SEND_WINDOW: usize = 256 * 1024;
 
 /// Which end of the negotiation this is. The offering end controls ICE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Answering,
     Offering,
 }
@@ -141,7 +144,11 @@ impl Connection {
                 .map(|address| SocketAddr::new(*address, port))
                 .collect();
             // Asking the operating system is cheaper than building a connection for a port that is taken.
-            if port != 0 && sockets.iter().any(|s| std::net::UdpSocket::bind(s).is_err()) {
+            if port != 0
+                && sockets
+                    .iter()
+                    .any(|s| std::net::UdpSocket::bind(s).is_err())
+            {
                 continue;
             }
             match Self::build(config, role, sockets).await {
@@ -169,9 +176,11 @@ impl Connection {
             rounds: AtomicU32::new(0),
             gathered: gathered_sender,
         };
-        let driver = Driver::new();
+        let driver = Driver::new(role);
         let (interval, attempts) = role.checks();
-        let failed_after = config.ice_disconnect_timeout.saturating_sub(DISCONNECTED_AFTER);
+        let failed_after = config
+            .ice_disconnect_timeout
+            .saturating_sub(DISCONNECTED_AFTER);
         let settings = SettingEngineBuilder::new()
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .with_include_loopback_candidate(true)

@@ -193,7 +193,9 @@ mod tests {
     async fn the_queue_is_bounded_in_messages() {
         let (_speech_sender, speech) = mpsc::channel(1);
         let (sender, _events) = queue(speech);
-        let sent = (0..).take_while(|_| sender.emit(message(0)).is_ok()).count();
+        let sent = (0..)
+            .take_while(|_| sender.emit(message(0)).is_ok())
+            .count();
         assert_eq!(sent, EVENT_QUEUE.min(EVENT_QUEUE_BYTES / MESSAGE_OVERHEAD));
     }
 
@@ -205,7 +207,10 @@ mod tests {
         sender.emit(PeerEvent::Closed(CloseReason::Local)).unwrap();
         drop((sender, speech_sender));
         assert!(matches!(events.recv().await, Some(PeerEvent::Speech(_))));
-        assert!(matches!(events.recv().await, Some(PeerEvent::Closed(CloseReason::Local))));
+        assert!(matches!(
+            events.recv().await,
+            Some(PeerEvent::Closed(CloseReason::Local))
+        ));
         assert!(events.recv().await.is_none());
     }
 

@@ -177,7 +177,11 @@ impl Owner {
                 });
             }
             Role::Offering => {
-                let channel = owner.connection.stack.create_data_channel("data", None).await;
+                let channel = owner
+                    .connection
+                    .stack
+                    .create_data_channel("data", None)
+                    .await;
                 owner.take_channel(channel.map_err(setup)?);
             }
         }
@@ -185,7 +189,11 @@ impl Owner {
     }
 
     /// Runs the peer until it ends.
-    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, cancel: CancellationToken) {
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        cancel: CancellationToken,
+    ) {
         let reason = self.serve(&mut commands, &cancel).await;
         self.close(reason).await;
     }
@@ -226,7 +234,10 @@ impl Owner {
 
     /// Carries a command out and says whether the peer is of no more use.
     async fn obey(&mut self, command: Command) -> bool {
-        fn reply<T>(to: oneshot::Sender<Result<T, PeerError>>, result: Result<T, PeerError>) -> bool {
+        fn reply<T>(
+            to: oneshot::Sender<Result<T, PeerError>>,
+            result: Result<T, PeerError>,
+        ) -> bool {
             let fatal = match &result {
                 Ok(_) => false,
                 Err(error) => {
@@ -290,7 +301,8 @@ impl Owner {
                     .await
                     .map_err(negotiation)?;
                 let sender = transceiver.sender().await.map_err(negotiation)?;
-                let sender = sender.ok_or_else(|| negotiation("the new transceiver has no sender"))?;
+                let sender =
+                    sender.ok_or_else(|| negotiation("the new transceiver has no sender"))?;
                 self.sender = Some(LocalTrack {
                     track,
                     ssrc,
@@ -342,7 +354,10 @@ impl Owner {
     }
 
     /// Applies our own description and completes it with candidates.
-    async fn apply_local(&mut self, description: RTCSessionDescription) -> Result<String, PeerError> {
+    async fn apply_local(
+        &mut self,
+        description: RTCSessionDescription,
+    ) -> Result<String, PeerError> {
         let stack = Arc::clone(&self.connection.stack);
         let round = *self.connection.gathered.borrow();
         stack
@@ -361,7 +376,10 @@ impl Owner {
         }
         let complete = stack.local_description().await;
         let complete = complete.ok_or_else(|| negotiation("no local description"))?;
-        Ok(with_advertised(&complete.sdp, &self.config.advertised_addresses))
+        Ok(with_advertised(
+            &complete.sdp,
+            &self.config.advertised_addresses,
+        ))
     }
 
     /// Draws the consequences of a finished negotiation.

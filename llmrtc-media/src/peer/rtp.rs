@@ -261,7 +261,9 @@ mod tests {
             .map(|(timestamp, marker)| packetiser.packet(out(timestamp, marker), 5, 111))
             .collect();
         for (index, pair) in packets.windows(2).enumerate() {
-            let [first, second] = pair else { unreachable!("windows of two") };
+            let [first, second] = pair else {
+                unreachable!("windows of two")
+            };
             assert_eq!(
                 second.header.sequence_number,
                 first.header.sequence_number.wrapping_add(1),

@@ -24,6 +24,8 @@ use webrtc::runtime::{
     TokioRuntime, Transmit,
 };
 
+use super::connection::Role;
+
 /// The owner's end of a peer's driver task: says when it is gone, and takes it down on drop.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -39,6 +41,9 @@ struct Shared {
     /// turn, which the ICE agent's timer starts up to 200 ms later, once per step. A second turn costs microseconds.
     settling: AtomicBool,
     nudge: Notify,
+    role: Role,
+    /// Remote addresses that media is taken from, the latest last.
+    checked: Mutex<Vec<SocketAddr>>,
     /// Cancelled once the driver has come to an end, however.
     ended: CancellationToken,
     /// Everything the stack has spawned; the driver, and nothing else as long as TCP candidates are not used.
@@ -46,11 +51,13 @@ struct Shared {
 }
 
 impl Driver {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(role: Role) -> Self {
         Self {
             shared: Arc::new(Shared {
                 settling: AtomicBool::new(true),
                 nudge: Notify::new(),
+                role,
+                checked: Mutex::new(Vec::new()),
                 ended: CancellationToken::new(),
                 tasks: Mutex::new(Vec::new()),
             }),
@@ -88,12 +95,60 @@ impl Settling {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for task in tasks.drain(..) {
             task.abort();
         }
     }
 }
+
+impl Shared {
+    /// Watches what the ICE agent sends. Answering a check shows that its sender has our credentials, which were only
+    /// given to the remote. Whoever offers may be talking to an ICE-lite server, which never checks; there, our own
+    /// check has to do, since we chose whom to call.
+    fn sending(&self, datagram: &[u8], to: SocketAddr) {
+        let telling = datagram.starts_with(&BINDING_SUCCESS)
+            || (self.role == Role::Offering && datagram.starts_with(&BINDING_REQUEST));
+        if !telling {
+            return;
+        }
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if checked.last() == Some(&to) {
+            return;
+        }
+        checked.retain(|address| *address != to);
+        if checked.len() == MAX_CHECKED {
+            checked.remove(0);
+        }
+        checked.push(to);
+    }
+
+    /// Whether a datagram may reach the stack. DTLS, SRTP and RTCP are taken from checked addresses only, so that a
+    /// stranger can neither start a handshake nor keep the ciphers busy.
+    fn admits(&self, datagram: &[u8], from: SocketAddr) -> bool {
+        match datagram.first() {
+            None => false,
+            // STUN, and TURN channels (RFC 7983 §7), which authenticate themselves.
+            Some(0..=3 | 64..=79) => true,
+            Some(20..=63 | 128..=191) => {
+                let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+                checked.contains(&from)
+            }
+            Some(_) => false,
+        }
+    }
+}
+
+/// First bytes of a STUN Binding request (RFC 8489 §5).
+const BINDING_REQUEST: [u8; 2] = [0x00, 0x01];
+/// First bytes of a STUN Binding success response.
+const BINDING_SUCCESS: [u8; 2] = [0x01, 0x01];
+/// A remote has a handful of paths to us; the oldest makes room.
+const MAX_CHECKED: usize = 16;
 
 struct PeerRuntime {
     shared: Arc<Shared>,
@@ -134,7 +189,11 @@ impl Runtime for PeerRuntime {
             reason = "the stack's own task; `Driver` is its parent and aborts it"
         )]
         let task = tokio::spawn(guarded);
-        let mut tasks = self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self
+            .shared
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         tasks.push(task.abort_handle());
         Box::new(Spawned(task))
     }
@@ -209,7 +268,9 @@ impl AsyncUdpSocket for PlainSocket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        self.socket.poll_send_to(cx, transmit.contents, transmit.destination)
+        self.shared.sending(transmit.contents, transmit.destination);
+        self.socket
+            .poll_send_to(cx, transmit.contents, transmit.destination)
     }
 
     fn poll_recv(
@@ -221,14 +282,126 @@ impl AsyncUdpSocket for PlainSocket {
         let (Some(buffer), Some(meta)) = (buffers.first_mut(), meta.first_mut()) else {
             return Poll::Ready(Ok(0));
         };
-        let mut buffer = ReadBuf::new(buffer);
-        let from = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
-        meta.addr = from;
-        meta.len = buffer.filled().len();
+        loop {
+            // Tokio's budget ends this loop, whatever a stranger sends.
+            let mut buffer = ReadBuf::new(buffer);
+            let from = ready!(self.socket.poll_recv_from(cx, &mut buffer))?;
+            if self.shared.admits(buffer.filled(), from) {
+                meta.addr = from;
+                meta.len = buffer.filled().len();
+                break;
+            }
+        }
         meta.stride = meta.len.max(1);
         if self.shared.settling.load(Ordering::Relaxed) {
             self.shared.nudge.notify_one();
         }
         Poll::Ready(Ok(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_stack_is_the_end_of_one_driver() {
+        let (broken, healthy) = (Driver::new(Role::Answering), Driver::new(Role::Answering));
+        broken
+            .runtime()
+            .spawn(Box::pin(async { panic!("index out of bounds") }));
+        healthy.runtime().spawn(Box::pin(pending()));
+        tokio::time::timeout(SOON, broken.ended()).await.unwrap();
+        assert!(tokio::time::timeout(SOON, healthy.ended()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_driver_takes_its_task_down() {
+        let driver = Driver::new(Role::Answering);
+        let ended = driver.shared.ended.clone();
+        driver.runtime().spawn(Box::pin(pending()));
+        drop(driver);
+        tokio::time::timeout(SOON, ended.cancelled()).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nudge_ends_the_drivers_sleep() {
+        let driver = Driver::new(Role::Answering);
+        let started = tokio::time::Instant::now();
+        driver.shared.nudge.notify_one();
+        driver.runtime().sleep(SOON).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        driver.runtime().sleep(SOON).await;
+        assert_eq!(started.elapsed(), SOON);
+    }
+
+    #[tokio::test]
+    async fn a_description_opens_no_connection() {
+        let refused = Driver::new(Role::Answering)
+            .runtime()
+            .connect_tcp("127.0.0.1:1".parse().unwrap())
+            .await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::Unsupported);
+    }
+
+    #[tokio::test]
+    async fn media_is_taken_from_checked_addresses_only() {
+        let driver = Driver::new(Role::Answering);
+        let shared = &driver.shared;
+        let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        // First byte of a datagram, and whether it is taken before and after its sender passed a check.
+        let table = [
+            (0, [true, true]),
+            (1, [true, true]),
+            (22, [false, true]),
+            (23, [false, true]),
+            (64, [true, true]),
+            (128, [false, true]),
+            (191, [false, true]),
+            (4, [false, false]),
+            (19, [false, false]),
+            (80, [false, false]),
+            (255, [false, false]),
+        ];
+        for (checked, column) in [(false, 0), (true, 1)] {
+            if checked {
+                shared.sending(&[0x01, 0x01, 0, 0], address(1));
+            }
+            for (first, expected) in table {
+                assert_eq!(
+                    shared.admits(&[first; 20], address(1)),
+                    expected[column],
+                    "{first}"
+                );
+            }
+        }
+        assert!(
+            !shared.admits(&[22; 20], address(2)),
+            "another port is another sender"
+        );
+        assert!(!shared.admits(&[], address(1)));
+        shared.sending(&[0x00, 0x01, 0, 0], address(3));
+        assert!(
+            !shared.admits(&[22; 20], address(3)),
+            "asking proves nothing"
+        );
+        let offering = Driver::new(Role::Offering);
+        offering.shared.sending(&[0x00, 0x01, 0, 0], address(3));
+        assert!(
+            offering.shared.admits(&[22; 20], address(3)),
+            "a lite server never asks"
+        );
+        for port in 10..10 + MAX_CHECKED as u16 {
+            shared.sending(&[0x01, 0x01, 0, 0], address(port));
+        }
+        assert!(
+            !shared.admits(&[22; 20], address(1)),
+            "the oldest made room"
+        );
+        assert!(shared.admits(&[22; 20], address(10)));
     }
 }

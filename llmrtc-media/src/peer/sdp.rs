@@ -333,7 +333,9 @@ impl Parser {
             .ok_or(SdpError::Invalid("m-line"))?;
         let protocol = words.next().ok_or(SdpError::Invalid("m-line"))?;
         let fits = match kind {
-            Kind::Data => protocol.ends_with("DTLS/SCTP") && words.next() == Some("webrtc-datachannel"),
+            Kind::Data => {
+                protocol.ends_with("DTLS/SCTP") && words.next() == Some("webrtc-datachannel")
+            }
             Kind::Audio | Kind::Video => protocol.ends_with("SAVPF") && words.next().is_some(),
         };
         if !fits {
@@ -432,7 +434,9 @@ impl Parser {
                 let (Some(payload_type @ 0..=127), Some(codec)) = (payload_type, codec) else {
                     return Err(SdpError::Invalid("a=rtpmap"));
                 };
-                if codec.eq_ignore_ascii_case("opus/48000/2") && !section.opus.contains(&payload_type) {
+                if codec.eq_ignore_ascii_case("opus/48000/2")
+                    && !section.opus.contains(&payload_type)
+                {
                     section.opus.push(payload_type);
                 }
             }
@@ -596,7 +600,8 @@ pub(crate) fn with_advertised(sdp: &str, advertised: &[IpAddr]) -> String {
             out.push_str("\r\n");
             continue;
         };
-        let Some(candidate) = Candidate::parse(value).filter(|c| !c.address.is_unspecified()) else {
+        let Some(candidate) = Candidate::parse(value).filter(|c| !c.address.is_unspecified())
+        else {
             continue;
         };
         let substitutes: Vec<IpAddr> = advertised

@@ -24,8 +24,16 @@ fn speech() -> PcmChunk {
 async fn play(sink: &Arc<dyn AudioSink>, turn: u64) -> Arc<dyn OutputControl> {
     let (notify, _news) = mpsc::channel(8);
     let mut output = sink.open(TurnId(turn), notify);
-    output.writer.write(0, speech()).await.expect("the output is open");
-    output.writer.end_segment(0).await.expect("the output is open");
+    output
+        .writer
+        .write(0, speech())
+        .await
+        .expect("the output is open");
+    output
+        .writer
+        .end_segment(0)
+        .await
+        .expect("the output is open");
     output.control.finish();
     output.control
 }

@@ -122,10 +122,14 @@ pub(crate) async fn text(events: &mut PeerEvents) -> String {
 }
 
 pub(crate) async fn sendable(events: &mut PeerEvents, expected: bool) {
-    next(events, "a change of what can be sent", |event| match event {
-        PeerEvent::AudioSendable(sendable) if sendable == expected => Some(()),
-        _ => None,
-    })
+    next(
+        events,
+        "a change of what can be sent",
+        |event| match event {
+            PeerEvent::AudioSendable(sendable) if sendable == expected => Some(()),
+            _ => None,
+        },
+    )
     .await;
 }
 

@@ -13,7 +13,11 @@ async fn the_first_answer_is_complete() {
     let factory = factory(loopback());
     let call = Call::prepare(&factory).await;
     let offer = call.caller.offer().await.unwrap();
-    let kinds: Vec<Kind> = parse(&offer).sections.iter().map(|section| section.kind).collect();
+    let kinds: Vec<Kind> = parse(&offer)
+        .sections
+        .iter()
+        .map(|section| section.kind)
+        .collect();
     assert_eq!(kinds, [Kind::Data], "a client offers no audio at first");
 
     let answer = call.peer.answer(&offer).await.unwrap();
@@ -23,7 +27,11 @@ async fn the_first_answer_is_complete() {
     assert!(answer.contains("a=end-of-candidates"));
     assert!(!answer.contains("trickle"));
     assert!(answer.contains("a=setup:active"));
-    assert_eq!(answer.matches("a=candidate:").count(), 1, "one socket, no RTCP component");
+    assert_eq!(
+        answer.matches("a=candidate:").count(),
+        1,
+        "one socket, no RTCP component"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -92,7 +100,10 @@ async fn peers_end_with_their_factory() {
     drop(factory);
     let ended = async { while call.peer_events.recv().await.is_some() {} };
     timeout(DEADLINE, ended).await.expect("events end");
-    assert!(matches!(call.peer.answer("v=0").await, Err(PeerError::Closed)));
+    assert!(matches!(
+        call.peer.answer("v=0").await,
+        Err(PeerError::Closed)
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -132,10 +143,22 @@ async fn ports_stay_in_their_range_and_run_out_with_an_error() {
     let offer = call.caller.offer().await.unwrap();
     let answer = call.exchange(&offer).await;
     for sdp in [offer, answer] {
-        let range = [format!(" {first} typ host"), format!(" {} typ host", first + 1)];
+        let range = [
+            format!(" {first} typ host"),
+            format!(" {} typ host", first + 1),
+        ];
         assert!(range.iter().any(|port| sdp.contains(port)), "{sdp}");
     }
-    assert!(matches!(factory.answering(false).await, Err(PeerError::Setup(_))));
+    assert!(matches!(
+        factory.answering(false).await,
+        Err(PeerError::Setup(_))
+    ));
+    assert!(matches!(factory.check().await, Err(PeerError::Setup(_))));
+    drop(call);
+    let released = async { while factory.check().await.is_err() {} };
+    timeout(DEADLINE, released)
+        .await
+        .expect("ports are free again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +180,10 @@ async fn garbage_on_the_media_port_disturbs_nobody() {
     let mut call = Call::prepare(&factory).await;
     let offer = call.caller.offer().await.unwrap();
     let answer = call.peer.answer(&offer).await.unwrap();
-    let candidate = answer.lines().find(|line| line.starts_with("a=candidate:")).unwrap();
+    let candidate = answer
+        .lines()
+        .find(|line| line.starts_with("a=candidate:"))
+        .unwrap();
     let port: u16 = candidate.split(' ').nth(5).unwrap().parse().unwrap();
     let stranger = UdpSocket::bind((LOOPBACK, 0)).await.unwrap();
     // One datagram of each protocol's first byte, cut at every length, before and after the call is up.
@@ -177,4 +203,17 @@ async fn garbage_on_the_media_port_disturbs_nobody() {
     spray(&stranger).await;
     call.caller.send_data("still here".into()).unwrap();
     assert_eq!(text(&mut call.peer_events).await, "still here");
+}
+
+#[tokio::test]
+async fn addresses_that_are_not_ours_are_found_at_start() {
+    let foreign = factory(PeerConfig {
+        bind_addresses: vec!["192.0.2.77".parse().unwrap()],
+        ..loopback()
+    });
+    assert!(matches!(foreign.check().await, Err(PeerError::Setup(_))));
+    factory(loopback())
+        .check()
+        .await
+        .expect("loopback works everywhere");
 }

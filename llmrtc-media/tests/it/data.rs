@@ -11,8 +11,14 @@ async fn messages_arrive_in_order_both_ways() {
         call.peer.send_data(format!("to client {index}")).unwrap();
     }
     for index in 0..50 {
-        assert_eq!(text(&mut call.peer_events).await, format!("to server {index}"));
-        assert_eq!(text(&mut call.caller_events).await, format!("to client {index}"));
+        assert_eq!(
+            text(&mut call.peer_events).await,
+            format!("to server {index}")
+        );
+        assert_eq!(
+            text(&mut call.caller_events).await,
+            format!("to client {index}")
+        );
     }
 }
 
@@ -21,11 +27,19 @@ async fn large_messages_arrive_whole_up_to_the_negotiated_limit() {
     let factory = factory(loopback());
     let mut call = Call::connect(&factory).await;
     for bytes in [200 * 1024, 262_144] {
-        let message: String = (0..bytes).map(|index| char::from(b'a' + (index % 23) as u8)).collect();
+        let message: String = (0..bytes)
+            .map(|index| char::from(b'a' + (index % 23) as u8))
+            .collect();
         call.caller.send_data(message.clone()).unwrap();
-        assert!(text(&mut call.peer_events).await == message, "{bytes} bytes up");
+        assert!(
+            text(&mut call.peer_events).await == message,
+            "{bytes} bytes up"
+        );
         call.peer.send_data(message.clone()).unwrap();
-        assert!(text(&mut call.caller_events).await == message, "{bytes} bytes down");
+        assert!(
+            text(&mut call.caller_events).await == message,
+            "{bytes} bytes down"
+        );
     }
     assert!(matches!(
         call.peer.send_data("x".repeat(262_145)),

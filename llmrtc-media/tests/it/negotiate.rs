@@ -6,7 +6,12 @@ use llmrtc_media::{
 use crate::call::{Call, factory, loopback, parse, sendable, text};
 
 fn directions(sdp: &str) -> Vec<Direction> {
-    parse(sdp).sections.iter().skip(1).map(|section| section.direction).collect()
+    parse(sdp)
+        .sections
+        .iter()
+        .skip(1)
+        .map(|section| section.direction)
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,7 +79,10 @@ async fn an_ice_restart_is_answered_with_fresh_credentials_and_the_call_goes_on(
     let restart = call.caller.restart_ice().await.unwrap();
     let after = call.exchange(&restart).await;
     assert_ne!(parse(&before).ufrag(), parse(&after).ufrag());
-    assert!(after.contains("a=candidate:"), "a restart needs candidates too");
+    assert!(
+        after.contains("a=candidate:"),
+        "a restart needs candidates too"
+    );
     call.caller.send_data("after the restart".into()).unwrap();
     assert_eq!(text(&mut call.peer_events).await, "after the restart");
     call.peer.send_data("and back".into()).unwrap();
@@ -87,7 +95,10 @@ async fn offers_that_overlap_are_answered_in_turn() {
     let call = Call::prepare(&factory).await;
     let offer = call.caller.offer().await.unwrap();
     let (first, second) = tokio::join!(call.peer.answer(&offer), call.peer.answer(&offer));
-    assert_eq!(parse(&first.unwrap()).ufrag(), parse(&second.unwrap()).ufrag());
+    assert_eq!(
+        parse(&first.unwrap()).ufrag(),
+        parse(&second.unwrap()).ufrag()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,7 +106,10 @@ async fn a_bad_offer_is_refused_and_a_good_one_still_works() {
     let factory = factory(loopback());
     let mut call = Call::connect(&factory).await;
     let good = call.caller.add_microphone().await.unwrap();
-    let many = format!("{good}{}", "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:9\r\n".repeat(500));
+    let many = format!(
+        "{good}{}",
+        "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:9\r\n".repeat(500)
+    );
     let swapped = good.replace("a=mid:0", "a=mid:7");
     let table: [(&str, &str, SdpError); 4] = [
         ("not SDP", "hello", SdpError::NotSdp),
@@ -108,7 +122,11 @@ async fn a_bad_offer_is_refused_and_a_good_one_still_works() {
             },
         ),
         ("another order", &swapped, SdpError::Reordered),
-        ("no Opus", &good.replace("opus/48000/2", "PCMU/8000"), SdpError::NoOpus),
+        (
+            "no Opus",
+            &good.replace("opus/48000/2", "PCMU/8000"),
+            SdpError::NoOpus,
+        ),
     ];
     for (name, offer, expected) in table {
         match call.peer.answer(offer).await {
@@ -129,11 +147,20 @@ async fn an_offer_that_cannot_be_applied_ends_the_peer() {
     let conflicting = {
         let position = good.rfind("a=ice-ufrag:").unwrap();
         let (head, tail) = good.split_at(position);
-        format!("{head}{}", tail.replacen("a=ice-ufrag:", "a=ice-ufrag:zzzz", 1))
+        format!(
+            "{head}{}",
+            tail.replacen("a=ice-ufrag:", "a=ice-ufrag:zzzz", 1)
+        )
     };
     let error = call.peer.answer(&conflicting).await.unwrap_err();
-    assert!(matches!(error, PeerError::Negotiation(_)) && error.is_fatal(), "{error:?}");
-    assert!(matches!(call.peer.answer(&good).await, Err(PeerError::Closed)));
+    assert!(
+        matches!(error, PeerError::Negotiation(_)) && error.is_fatal(),
+        "{error:?}"
+    );
+    assert!(matches!(
+        call.peer.answer(&good).await,
+        Err(PeerError::Closed)
+    ));
 }
 
 /// What Chrome sends when a page shares a microphone and a camera, shortened to what matters.
@@ -167,9 +194,19 @@ async fn of_everything_a_browser_offers_only_opus_is_taken() {
     let answer = peer.answer(&offer).await.unwrap();
     let sections = parse(&answer).sections;
     assert_eq!(sections.len(), 3);
-    assert_eq!((sections[1].direction, sections[1].rejected), (Direction::SendRecv, false));
+    assert_eq!(
+        (sections[1].direction, sections[1].rejected),
+        (Direction::SendRecv, false)
+    );
     assert_eq!(sections[1].opus, [96], "with the payload type of the offer");
-    let audio = answer.lines().find(|line| line.starts_with("m=audio")).unwrap();
-    assert_eq!(audio.split(' ').skip(3).collect::<Vec<_>>(), ["96"], "and nothing else");
+    let audio = answer
+        .lines()
+        .find(|line| line.starts_with("m=audio"))
+        .unwrap();
+    assert_eq!(
+        audio.split(' ').skip(3).collect::<Vec<_>>(),
+        ["96"],
+        "and nothing else"
+    );
     assert!(sections[2].rejected, "there is never video");
 }

@@ -220,9 +220,7 @@ impl Conversation {
         attachments: Vec<Attachment>,
         policy: TextPolicy,
     ) -> Result<(), QueueFull> {
-        if policy == TextPolicy::Queue
-            && self.machine.would_queue()
-            && self.machine.queue_is_full()
+        if policy == TextPolicy::Queue && self.machine.would_queue() && self.machine.queue_is_full()
         {
             return Err(QueueFull);
         }
@@ -487,11 +485,7 @@ fn spawn(
 ) {
     tasks
         .spawn(name, |_| async move {
-            if AssertUnwindSafe(job)
-                .catch_unwind()
-                .await
-                .is_err()
-            {
+            if AssertUnwindSafe(job).catch_unwind().await.is_err() {
                 tracing::error!(job = name, %turn, "a job panicked");
                 let message = format!("{name} panicked");
                 let _ = jobs.send(Input::Crashed { turn, message }).await;

@@ -385,7 +385,11 @@ impl Machine {
         };
         active.rounds += 1;
         active.tools_ran = true;
-        active.batch = calls.iter().cloned().map(|call| (call, ToolState::Asked)).collect();
+        active.batch = calls
+            .iter()
+            .cloned()
+            .map(|call| (call, ToolState::Asked))
+            .collect();
         let (good, malformed): (Vec<_>, Vec<_>) = calls
             .into_iter()
             .partition(|call| call.parse_error.is_none());

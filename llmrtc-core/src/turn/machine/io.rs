@@ -144,7 +144,7 @@ pub enum Input {
     Interrupt,
     /// The call is over: everything in flight is settled and committed.
     Close,
-    /// [`Machine::deadline`] has passed.
+    /// [`Machine::deadline`](super::Machine::deadline) has passed.
     Tick,
 }
 

@@ -40,12 +40,21 @@ fn a_browsers_offer_is_understood() {
     assert!(first.first_audio().is_none() && first.microphone().is_none());
 
     let old = audio(1, "a=recvonly\r\n");
-    let new = audio(2, "a=sendrecv\r\na=ssrc:77 cname:x\r\na=ssrc:77 msid:s t\r\n");
+    let new = audio(
+        2,
+        "a=sendrecv\r\na=ssrc:77 cname:x\r\na=ssrc:77 msid:s t\r\n",
+    );
     let second = Description::parse(&offer(&[DATA, &old, &new]), POLICY).unwrap();
     assert_eq!(second.first_audio().map(|s| s.mid.as_str()), Some("1"));
     let microphone = second.microphone().unwrap();
-    assert_eq!((microphone.mid.as_str(), microphone.direction), ("2", Direction::SendRecv));
-    assert_eq!((&microphone.ssrcs[..], &microphone.opus[..]), (&[77][..], &[111][..]));
+    assert_eq!(
+        (microphone.mid.as_str(), microphone.direction),
+        ("2", Direction::SendRecv)
+    );
+    assert_eq!(
+        (&microphone.ssrcs[..], &microphone.opus[..]),
+        (&[77][..], &[111][..])
+    );
     assert!(second.may_follow(&first));
     assert!(!first.may_follow(&second));
 }
@@ -57,7 +66,9 @@ fn what_is_not_webrtc_is_rejected_with_a_reason() {
     let no_ufrag = offer(&[DATA]).replace("a=ice-ufrag:abcd\r\n", "");
     let no_fingerprint = offer(&[DATA]).replace("a=fingerprint:", "a=x:");
     let sha1 = offer(&[DATA]).replace("sha-256", "sha-1");
-    let lines: Vec<String> = (1..500).map(|mid| audio(mid, "")).collect();
+    let lines: Vec<String> = (0..500)
+        .map(|mid| format!("m=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=mid:{mid}\r\n"))
+        .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let candidate = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n";
     let table: Vec<(&str, String, SdpError)> = vec![
@@ -66,26 +77,82 @@ fn what_is_not_webrtc_is_rejected_with_a_reason() {
         ("binary", "v=0\r\n\u{0}\u{1}".into(), SdpError::NotSdp),
         ("prose", "v=0\r\nhello there".into(), SdpError::NotSdp),
         ("no m-line", offer(&[]), SdpError::Missing("m-line")),
-        ("no mid", offer(&[&DATA.replace("a=mid:0\r\n", "")]), SdpError::Missing("a=mid")),
-        ("one mid twice", offer(&[DATA, &audio(0, "")]), SdpError::Invalid("a=mid")),
-        ("a mid with spaces", offer(&[&DATA.replace("mid:0", "mid:a b")]), SdpError::Invalid("a=mid")),
+        (
+            "no mid",
+            offer(&[&DATA.replace("a=mid:0\r\n", "")]),
+            SdpError::Missing("a=mid"),
+        ),
+        (
+            "one mid twice",
+            offer(&[DATA, &audio(0, "")]),
+            SdpError::Invalid("a=mid"),
+        ),
+        (
+            "a mid with spaces",
+            offer(&[&DATA.replace("mid:0", "mid:a b")]),
+            SdpError::Invalid("a=mid"),
+        ),
         ("no password", no_password, SdpError::Missing("a=ice-pwd")),
         ("no ufrag", no_ufrag, SdpError::Missing("a=ice-ufrag")),
-        ("no fingerprint", no_fingerprint, SdpError::Missing("a=fingerprint")),
+        (
+            "no fingerprint",
+            no_fingerprint,
+            SdpError::Missing("a=fingerprint"),
+        ),
         ("SHA-1", sha1, SdpError::Invalid("a=fingerprint")),
-        ("plain RTP", offer(&[&audio(0, "").replace("UDP/TLS/RTP/SAVPF", "RTP/AVP")]), SdpError::Invalid("m-line")),
-        ("another kind", offer(&["m=text 9 UDP/TLS/RTP/SAVPF 98\r\na=mid:0\r\n"]), SdpError::Invalid("m-line")),
-        ("a port beyond ports", offer(&[&DATA.replace(" 9 ", " 99999 ")]), SdpError::Invalid("m-line")),
-        ("audio without Opus", offer(&[&audio(0, "").replace("opus", "speex")]), SdpError::NoOpus),
-        ("two applications", offer(&[DATA, &DATA.replace("mid:0", "mid:1")]), many("application m-lines", 1)),
+        (
+            "plain RTP",
+            offer(&[&audio(0, "").replace("UDP/TLS/RTP/SAVPF", "RTP/AVP")]),
+            SdpError::Invalid("m-line"),
+        ),
+        (
+            "another kind",
+            offer(&["m=text 9 UDP/TLS/RTP/SAVPF 98\r\na=mid:0\r\n"]),
+            SdpError::Invalid("m-line"),
+        ),
+        (
+            "a port beyond ports",
+            offer(&[&DATA.replace(" 9 ", " 99999 ")]),
+            SdpError::Invalid("m-line"),
+        ),
+        (
+            "audio without Opus",
+            offer(&[&audio(0, "").replace("opus", "speex")]),
+            SdpError::NoOpus,
+        ),
+        (
+            "two applications",
+            offer(&[DATA, &DATA.replace("mid:0", "mid:1")]),
+            many("application m-lines", 1),
+        ),
         ("500 m-lines", offer(&lines), many("m-lines", MAX_SECTIONS)),
-        ("65 candidates", offer(&[DATA, &candidate.repeat(65)]), many("candidates in a section", MAX_CANDIDATES)),
-        ("300 attributes", offer(&[DATA, &"a=x\r\n".repeat(300)]), many("attributes in a section", MAX_ATTRIBUTES)),
-        ("a long line", offer(&[DATA, &format!("a=x:{}\r\n", "y".repeat(5_000))]), many("bytes in a line", MAX_LINE)),
-        ("a long text", format!("v=0\r\n{}", "a=x\r\n".repeat(20_000)), many("bytes", MAX_BYTES)),
+        (
+            "65 candidates",
+            offer(&[DATA, &candidate.repeat(65)]),
+            many("candidates in a section", MAX_CANDIDATES),
+        ),
+        (
+            "300 attributes",
+            offer(&[DATA, &"a=x\r\n".repeat(300)]),
+            many("attributes in a section", MAX_ATTRIBUTES),
+        ),
+        (
+            "a long line",
+            offer(&[DATA, &format!("a=x:{}\r\n", "y".repeat(5_000))]),
+            many("bytes in a line", MAX_LINE),
+        ),
+        (
+            "a long text",
+            format!("v=0\r\n{}", "a=x\r\n".repeat(20_000)),
+            many("bytes", MAX_BYTES),
+        ),
     ];
     for (name, sdp, expected) in table {
-        assert_eq!(Description::parse(&sdp, POLICY).unwrap_err(), expected, "{name}");
+        assert_eq!(
+            Description::parse(&sdp, POLICY).unwrap_err(),
+            expected,
+            "{name}"
+        );
     }
 }
 
@@ -101,14 +168,23 @@ fn only_usable_candidates_reach_the_stack() {
     };
     // Candidate, kept by: the strict policy, the default one, one for a server on loopback.
     let table = [
-        ("1 1 udp 5 198.51.100.7 4000 typ srflx raddr 10.0.0.7 rport 9", [true, true, true]),
-        ("1 1 UDP 5 2001:db8::7 4000 typ host generation 0 network-id 1", [true, true, true]),
+        (
+            "1 1 udp 5 198.51.100.7 4000 typ srflx raddr 10.0.0.7 rport 9",
+            [true, true, true],
+        ),
+        (
+            "1 1 UDP 5 2001:db8::7 4000 typ host generation 0 network-id 1",
+            [true, true, true],
+        ),
         ("1 1 udp 5 10.0.0.7 4000 typ host", [false, true, true]),
         ("1 1 udp 5 100.64.0.7 4000 typ host", [false, true, true]),
         ("1 1 udp 5 fd00::7 4000 typ host", [false, true, true]),
         ("1 1 udp 5 127.0.0.1 4000 typ host", [false, false, true]),
         ("1 1 udp 5 ::1 4000 typ host", [false, false, true]),
-        ("1 1 udp 5 ::ffff:127.0.0.1 4000 typ host", [false, false, true]),
+        (
+            "1 1 udp 5 ::ffff:127.0.0.1 4000 typ host",
+            [false, false, true],
+        ),
         ("1 1 udp 5 169.254.169.254 80 typ host", [false; 3]),
         ("1 1 udp 5 fe80::7 4000 typ host", [false; 3]),
         ("1 1 udp 5 224.0.0.1 4000 typ host", [false; 3]),
@@ -116,7 +192,10 @@ fn only_usable_candidates_reach_the_stack() {
         ("1 1 udp 5 0.0.0.0 4000 typ host", [false; 3]),
         ("1 1 udp 5 198.51.100.7 0 typ host", [false; 3]),
         ("1 2 udp 5 198.51.100.7 4000 typ host", [false; 3]),
-        ("1 1 tcp 5 198.51.100.7 9 typ host tcptype active", [false; 3]),
+        (
+            "1 1 tcp 5 198.51.100.7 9 typ host tcptype active",
+            [false; 3],
+        ),
         ("1 1 udp 5 6a3c1d2e.local 4000 typ host", [false; 3]),
         ("1 1 udp 5 example.org 4000 typ host", [false; 3]),
         ("1 1 udp x 198.51.100.7 4000 typ host", [false; 3]),
@@ -126,7 +205,10 @@ fn only_usable_candidates_reach_the_stack() {
     for (candidate, expected) in table {
         let sdp = offer(&[DATA, &format!("a=candidate:{candidate}\r\n")]);
         for (policy, expected) in [public, POLICY, local].into_iter().zip(expected) {
-            let kept = Description::parse(&sdp, policy).unwrap().as_str().contains("a=candidate:");
+            let kept = Description::parse(&sdp, policy)
+                .unwrap()
+                .as_str()
+                .contains("a=candidate:");
             assert_eq!(kept, expected, "{candidate:?} with {policy:?}");
         }
     }
@@ -138,7 +220,10 @@ fn a_description_is_no_packet_cannon() {
         .map(|host| format!("a=candidate:1 1 udp 5 198.51.100.{host} 4000 typ host\r\n"))
         .collect();
     let description = Description::parse(&offer(&[DATA, &candidates]), POLICY).unwrap();
-    assert_eq!(description.as_str().matches("a=candidate:").count(), MAX_USED_CANDIDATES);
+    assert_eq!(
+        description.as_str().matches("a=candidate:").count(),
+        MAX_USED_CANDIDATES
+    );
 }
 
 #[test]
@@ -146,7 +231,11 @@ fn a_missing_direction_is_written_out() {
     let description = Description::parse(&offer(&[DATA, &audio(1, "")]), POLICY).unwrap();
     assert_eq!(description.sections[1].direction, Direction::SendRecv);
     assert!(description.as_str().ends_with("a=sendrecv\r\n"));
-    assert!(!description.as_str().contains("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=sendrecv"));
+    assert!(
+        !description
+            .as_str()
+            .contains("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=sendrecv")
+    );
 }
 
 #[test]
@@ -158,7 +247,10 @@ fn messages_are_limited_to_what_the_remote_takes() {
     assert_eq!(limit("a=max-message-size:100000\r\n"), Ok(100_000));
     assert_eq!(limit("a=max-message-size:0\r\n"), Ok(usize::MAX));
     assert_eq!(limit(""), Ok(65_536));
-    assert_eq!(limit("a=max-message-size:many\r\n"), Err(SdpError::Invalid("a=max-message-size")));
+    assert_eq!(
+        limit("a=max-message-size:many\r\n"),
+        Err(SdpError::Invalid("a=max-message-size"))
+    );
 }
 
 #[test]
@@ -176,16 +268,32 @@ fn advertised_addresses_replace_those_they_map_to() {
         with_advertised(sdp, &advertised)
             .lines()
             .filter_map(|line| line.strip_prefix("a=candidate:"))
-            .map(|candidate| candidate.split(' ').skip(4).take(2).collect::<Vec<_>>().join(" "))
+            .map(|candidate| {
+                candidate
+                    .split(' ')
+                    .skip(4)
+                    .take(2)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .collect()
     };
     assert_eq!(
         addresses(&[]),
-        ["10.0.0.7 50000", "10.1.0.7 50000", "2001:db8::7 50000", "203.0.113.9 50002"]
+        [
+            "10.0.0.7 50000",
+            "10.1.0.7 50000",
+            "2001:db8::7 50000",
+            "203.0.113.9 50002"
+        ]
     );
     assert_eq!(
         addresses(&["198.51.100.1"]),
-        ["198.51.100.1 50000", "2001:db8::7 50000", "203.0.113.9 50002"],
+        [
+            "198.51.100.1 50000",
+            "2001:db8::7 50000",
+            "203.0.113.9 50002"
+        ],
         "two inner addresses behind one outer one are the same candidate"
     );
 }

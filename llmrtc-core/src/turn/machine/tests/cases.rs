@@ -8,7 +8,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Has `word` among `words`.
 #[track_caller]
 fn assert_has(words: &[String], word: &str) {
-    assert!(words.iter().any(|said| said == word), "no {word:?} in {words:?}");
+    assert!(
+        words.iter().any(|said| said == word),
+        "no {word:?} in {words:?}"
+    );
 }
 
 #[track_caller]
@@ -21,7 +24,10 @@ fn assert_lacks(words: &[String], start: &str) {
 
 fn history(bench: &Bench) -> Vec<String> {
     let snapshot = bench.machine.snapshot();
-    snapshot.messages().map(|message| message.text().to_owned()).collect()
+    snapshot
+        .messages()
+        .map(|message| message.text().to_owned())
+        .collect()
 }
 
 // ── Carried words and images ──────────────────────────────────────────────────────────────────────────────────────
@@ -53,7 +59,10 @@ fn images_of_an_utterance_that_is_carried_come_with_its_words() {
     bench.give(Input::Images(vec![image("wine list")]));
     bench.ended();
     let asked = bench.heard(2, "second");
-    assert_has(&asked, "ask 2: first second\n[image: menu]\n[image: wine list]");
+    assert_has(
+        &asked,
+        "ask 2: first second\n[image: menu]\n[image: wine list]",
+    );
 }
 
 #[test]
@@ -132,7 +141,10 @@ fn a_queued_text_is_answered_when_the_output_closes() {
     bench.queue("second");
     let closed = bench.told(Input::OutputClosed { turn: TurnId(1) });
     assert_has(&closed, "1 interrupted");
-    assert!(closed.iter().any(|word| word.starts_with("ask 2: ")), "{closed:?}");
+    assert!(
+        closed.iter().any(|word| word.starts_with("ask 2: ")),
+        "{closed:?}"
+    );
 }
 
 #[test]
@@ -204,7 +216,8 @@ fn calls_beyond_the_limit_never_run() {
 fn a_filter_takes_back_only_what_it_filtered() {
     let mut bench = Bench::new();
     bench.text("question");
-    let lead = "The first sentence is here. The second sentence is here. The third sentence is here.";
+    let lead =
+        "The first sentence is here. The second sentence is here. The third sentence is here.";
     bench.llm(1, lead);
     bench.call(1, "a");
     bench.end(1, StopReason::ToolUse);
@@ -212,7 +225,10 @@ fn a_filter_takes_back_only_what_it_filtered() {
     bench.tool_done(1, "a");
     bench.llm(1, " Something that must not be said.");
     let words = bench.end(1, StopReason::ContentFilter);
-    assert_has(&words, &format!("llm {lead} Sorry, I can't help with that."));
+    assert_has(
+        &words,
+        &format!("llm {lead} Sorry, I can't help with that."),
+    );
     bench.audio(1, 0, SECOND);
     for segment in 0..4 {
         bench.segment(1, segment);
@@ -384,8 +400,8 @@ fn what_was_heard_to_the_end_is_not_marked_as_cut() {
         ["abandon 1", "tts-cancelled Yes.", "1 interrupted"]
     );
     let snapshot = bench.machine.snapshot();
-    let cut = snapshot.messages().any(|message| {
-        matches!(message, Message::Assistant { interrupted, .. } if *interrupted)
-    });
+    let cut = snapshot
+        .messages()
+        .any(|message| matches!(message, Message::Assistant { interrupted, .. } if *interrupted));
     assert!(!cut);
 }

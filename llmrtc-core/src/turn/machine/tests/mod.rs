@@ -242,10 +242,14 @@ fn word(action: &Action) -> String {
         Action::FinishLive { job } => format!("finalise {}", job.0),
         Action::DropTranscription { job } => format!("forget {}", job.0),
         Action::Ask { turn, request } => {
-            let question = request.messages.iter().rev().find_map(|message| match message {
-                Message::User { text, .. } => Some(text),
-                _ => None,
-            });
+            let question = request
+                .messages
+                .iter()
+                .rev()
+                .find_map(|message| match message {
+                    Message::User { text, .. } => Some(text),
+                    _ => None,
+                });
             format!("ask {turn}: {}", question.map_or("", |text| text))
         }
         Action::RunTools { turn, calls } => format!("run {turn}: {}", calls.len()),

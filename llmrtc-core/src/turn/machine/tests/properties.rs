@@ -16,7 +16,10 @@ enum Step {
     Stt(Index, Option<&'static str>),
     Interim(Index),
     Words(&'static str),
-    Call { id: u8, malformed: bool },
+    Call {
+        id: u8,
+        malformed: bool,
+    },
     End(StopReason),
     LlmFails(ErrorKind),
     ToolStarts(Index),
@@ -37,7 +40,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let words = prop::sample::select(vec![
-        "Yes. ", "A whole sentence is here. ", "half a ", "你好。", "é", "🎉", "\n", "3.", "```",
+        "Yes. ",
+        "A whole sentence is here. ",
+        "half a ",
+        "你好。",
+        "é",
+        "🎉",
+        "\n",
+        "3.",
+        "```",
     ]);
     let heard = prop::sample::select(vec![Some("words"), Some(" "), Some("更多"), None]);
     let typed = prop::sample::select(vec!["typed", " "]);
@@ -55,15 +66,15 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => (0..2_000_u64).prop_map(Step::Wait),
         2 => Just(Step::Tick),
-        6 => any::<u8>().prop_map(Step::Speech),
+        3 => any::<u8>().prop_map(Step::Speech),
         4 => (any::<Index>(), heard).prop_map(|(job, text)| Step::Stt(job, text)),
         1 => any::<Index>().prop_map(Step::Interim),
-        6 => words.prop_map(Step::Words),
-        2 => (0..4_u8, any::<bool>()).prop_map(|(id, malformed)| Step::Call { id, malformed }),
+        10 => words.prop_map(Step::Words),
+        4 => (0..6_u8, prop::bool::weighted(0.2)).prop_map(|(id, malformed)| Step::Call { id, malformed }),
         4 => reason.prop_map(Step::End),
         1 => kind.prop_map(Step::LlmFails),
-        3 => any::<Index>().prop_map(Step::ToolStarts),
-        3 => (any::<Index>(), any::<bool>()).prop_map(|(tool, ok)| Step::ToolEnds(tool, ok)),
+        5 => any::<Index>().prop_map(Step::ToolStarts),
+        5 => (any::<Index>(), any::<bool>()).prop_map(|(tool, ok)| Step::ToolEnds(tool, ok)),
         4 => (1..3_000_u64).prop_map(Step::Audio),
         4 => prop::bool::weighted(0.8).prop_map(Step::SegmentDone),
         2 => any::<u8>().prop_map(Step::Play),
@@ -178,7 +189,8 @@ impl World {
             Action::RunTools { turn, calls } => {
                 self.open(turn);
                 assert!(calls.iter().all(|call| call.parse_error.is_none()));
-                self.tools.extend(calls.into_iter().map(|call| (turn, call, false)));
+                self.tools
+                    .extend(calls.into_iter().map(|call| (turn, call, false)));
             }
             Action::OpenOutput { turn } => {
                 assert!(!std::mem::replace(&mut self.open(turn).output, true));
@@ -220,7 +232,10 @@ impl World {
             TurnEvent::UserSpeechEnded => assert!(std::mem::replace(&mut self.speaking, false)),
             TurnEvent::TurnStarted { turn } => {
                 let last = self.turns.keys().next_back();
-                assert!(last.is_none_or(|last| *last < turn), "later turns have larger ids");
+                assert!(
+                    last.is_none_or(|last| *last < turn),
+                    "later turns have larger ids"
+                );
                 self.turns.insert(turn, Told::default());
             }
             TurnEvent::Transcript { turn, .. } => {
@@ -262,7 +277,10 @@ impl World {
                 let told = self.open(turn);
                 assert_eq!(told.speech.0, told.speech.1, "O3");
                 assert_eq!(told.audio, told.speech.0 == 1, "O2");
-                assert!(told.tools.values().all(|(started, ended)| started == ended), "O5");
+                assert!(
+                    told.tools.values().all(|(started, ended)| started == ended),
+                    "O5"
+                );
                 assert_eq!(timing.ended, Some(now));
                 told.ended = true;
             }
@@ -300,13 +318,17 @@ impl World {
                 }
             }
             Step::ToolStarts(pick) => {
-                let waiting: Vec<_> = (0..self.tools.len()).filter(|at| !self.tools[*at].2).collect();
+                let waiting: Vec<_> = (0..self.tools.len())
+                    .filter(|at| !self.tools[*at].2)
+                    .collect();
                 if !waiting.is_empty() {
                     self.tool_starts(*pick.get(&waiting));
                 }
             }
             Step::ToolEnds(pick, ok) => {
-                let running: Vec<_> = (0..self.tools.len()).filter(|at| self.tools[*at].2).collect();
+                let running: Vec<_> = (0..self.tools.len())
+                    .filter(|at| self.tools[*at].2)
+                    .collect();
                 if !running.is_empty() {
                     self.tool_ends(*pick.get(&running), ok);
                 }
@@ -332,7 +354,11 @@ impl World {
                 }
             }
             Step::Text(text, queue) => {
-                let policy = if queue { TextPolicy::Queue } else { TextPolicy::Interrupt };
+                let policy = if queue {
+                    TextPolicy::Queue
+                } else {
+                    TextPolicy::Interrupt
+                };
                 self.give(typed(text, policy));
             }
             Step::Upload => self.give(uploaded()),
@@ -344,7 +370,10 @@ impl World {
 
     /// A turn with an open output.
     fn speaker(&self) -> Option<TurnId> {
-        let mut open = self.turns.iter().filter(|(_, told)| told.output && !told.ended);
+        let mut open = self
+            .turns
+            .iter()
+            .filter(|(_, told)| told.output && !told.ended);
         open.next().map(|(turn, _)| *turn)
     }
 
@@ -354,16 +383,19 @@ impl World {
         }
         self.give(Input::Tick);
         let next = self.bench.machine.deadline();
-        assert!(next.is_none_or(|next| next > self.bench.now), "a tick must not be due again");
+        assert!(
+            next.is_none_or(|next| next > self.bench.now),
+            "a tick must not be due again"
+        );
     }
 
     fn speech(&mut self, choice: u8) {
         let at = self.bench.now;
         let (voice, event) = match self.voice {
             Voice::Quiet => (Voice::Onset, SpeechEvent::Onset { at }),
-            Voice::Onset if choice % 3 == 0 => (Voice::Quiet, SpeechEvent::Misfire),
+            Voice::Onset if choice.is_multiple_of(3) => (Voice::Quiet, SpeechEvent::Misfire),
             Voice::Onset => (Voice::Speaking { paused: false }, SpeechEvent::Confirmed),
-            Voice::Speaking { .. } if choice % 2 == 0 => (Voice::Quiet, ended(at)),
+            Voice::Speaking { .. } if choice.is_multiple_of(2) => (Voice::Quiet, ended(at)),
             Voice::Speaking { paused: true } => {
                 (Voice::Speaking { paused: false }, SpeechEvent::Resumed)
             }
@@ -479,7 +511,10 @@ impl World {
             },
         ];
         for input in news {
-            assert!(self.bench.give(input).is_empty(), "news of a turn that is over");
+            assert!(
+                self.bench.give(input).is_empty(),
+                "news of a turn that is over"
+            );
         }
     }
 
@@ -548,17 +583,26 @@ fn check_request(messages: &[Message]) {
 }
 
 fn config() -> impl Strategy<Value = TurnConfig> {
-    (any::<bool>(), prop::bool::weighted(0.8), 1..4_usize, any::<bool>(), 0..9_usize).prop_map(
-        |(streaming_stt, streaming_tts, tts_lookahead, speculative_stt, history_limit)| TurnConfig {
-            streaming_stt,
-            streaming_tts,
-            tts_lookahead,
-            speculative_stt,
-            history_limit,
-            max_tool_rounds: 2,
-            ..TurnConfig::default()
-        },
+    (
+        any::<bool>(),
+        prop::bool::weighted(0.8),
+        1..4_usize,
+        any::<bool>(),
+        0..9_usize,
     )
+        .prop_map(
+            |(streaming_stt, streaming_tts, tts_lookahead, speculative_stt, history_limit)| {
+                TurnConfig {
+                    streaming_stt,
+                    streaming_tts,
+                    tts_lookahead,
+                    speculative_stt,
+                    history_limit,
+                    max_tool_rounds: 2,
+                    ..TurnConfig::default()
+                }
+            },
+        )
 }
 
 proptest! {
