@@ -47,6 +47,11 @@ class Call extends EventTarget {
     return this.#state;
   }
 
+  /** Stops the answer that is being made or spoken. */
+  interrupt() {
+    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify({ type: "interrupt" }));
+  }
+
   /** Connects for the first time. Throws a `Problem`; only an established call reconnects by itself. */
   async start() {
     this.#enter("connecting");
@@ -681,13 +686,14 @@ async function start() {
 
 function interrupt() {
   if ($("interrupt").disabled) return;
-  // The protocol has no such message: only a voice stops the server. What the person wants is silence, and that is ours to give.
+  // The server stops when it hears of this; the person wants silence now.
+  call.interrupt();
   silenced = true;
   $("voice").muted = true;
   $("interrupt").disabled = true;
   // A disabled button loses the focus, and with it a keyboard user's place.
   $("microphone").focus();
-  say("Silenced. The next answer will be audible again.");
+  say("Interrupted. The next answer will be audible again.");
 }
 
 $("call").addEventListener("click", () => {

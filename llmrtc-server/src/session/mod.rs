@@ -203,6 +203,11 @@ impl Session {
                     conversation.images(attachments);
                 }
             }
+            ConnectionEvent::Interrupt => {
+                if let Some(conversation) = &mut self.conversation {
+                    conversation.interrupt();
+                }
+            }
             ConnectionEvent::SendData(text) => {
                 let sent = self.peer.as_ref().map(|(peer, _)| peer.send_data(text));
                 if let Some(Err(error)) = sent {
@@ -341,7 +346,7 @@ impl Session {
         self.choose_sink();
         // Nobody hears the answer any more (R10).
         if let Some(conversation) = &mut self.conversation {
-            conversation.interrupt();
+            conversation.source_lost();
         }
     }
 

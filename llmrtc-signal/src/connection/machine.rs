@@ -295,6 +295,9 @@ impl Machine {
             Ok(Some(ClientMessage::Attachments { attachments })) => {
                 actions.push(Action::Event(ConnectionEvent::Attachments(attachments)));
             }
+            Ok(Some(ClientMessage::Interrupt)) => {
+                actions.push(Action::Event(ConnectionEvent::Interrupt));
+            }
         }
     }
 

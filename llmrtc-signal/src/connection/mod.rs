@@ -107,6 +107,8 @@ pub enum ConnectionEvent {
     },
     /// Images for the utterance in progress.
     Attachments(Vec<Attachment>),
+    /// Stop the answer that is being made or spoken.
+    Interrupt,
     /// Put this text on the data channel.
     SendData(String),
     /// The connection is about to close: call [`data_flushed`](server::Connection::data_flushed) when the data
@@ -133,6 +135,7 @@ impl fmt::Debug for ConnectionEvent {
                 )
             }
             Self::Attachments(attachments) => write!(f, "Attachments({})", attachments.len()),
+            Self::Interrupt => f.write_str("Interrupt"),
             Self::SendData(text) => write!(f, "SendData({} bytes)", text.len()),
             Self::FlushData => f.write_str("FlushData"),
             Self::Closed { reason } => write!(f, "Closed({reason:?})"),

@@ -49,6 +49,8 @@ pub enum ClientMessage {
         /// The images.
         attachments: Vec<Attachment>,
     },
+    /// Additive to v1, on either channel: stop the answer that is being made or spoken, as a voice would.
+    Interrupt,
 }
 
 /// Why a client's message was refused.
@@ -170,6 +172,7 @@ impl ClientMessage {
                     policy,
                 )?,
             },
+            (_, "interrupt") => Self::Interrupt,
             _ => return Ok(None),
         }))
     }
@@ -197,6 +200,7 @@ impl ClientMessage {
             Self::Attachments { attachments } => Wire::Attachments {
                 attachments: attachment::to_wire(attachments),
             },
+            Self::Interrupt => Wire::Interrupt,
         };
         serde_json::to_string(&wire).expect("strings, lists and raw JSON always serialize")
     }
@@ -209,6 +213,7 @@ impl ClientMessage {
             Self::Reconnect { .. } => "reconnect",
             Self::Audio { .. } => "audio",
             Self::Attachments { .. } => "attachments",
+            Self::Interrupt => "interrupt",
         }
     }
 }
@@ -268,6 +273,7 @@ enum Wire<'a> {
     Attachments {
         attachments: Vec<attachment::WireAttachment<'a>>,
     },
+    Interrupt,
 }
 
 #[derive(Serialize)]
@@ -293,6 +299,7 @@ impl fmt::Debug for ClientMessage {
                 .field("bytes", &data.len())
                 .field("attachments", &attachments.len()),
             Self::Attachments { attachments } => shown.field("attachments", &attachments.len()),
+            Self::Interrupt => &mut shown,
         };
         shown.finish()
     }

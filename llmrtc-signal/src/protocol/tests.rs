@@ -58,6 +58,8 @@ fn client_messages() -> Vec<(Channel, ClientMessage)> {
                 attachments: vec![attachment()],
             },
         ),
+        ws(Interrupt),
+        (Channel::Data, Interrupt),
     ]
 }
 

@@ -248,6 +248,11 @@ impl Conversation {
         self.handle(Input::Interrupt);
     }
 
+    /// The peer is gone: nobody speaks and nobody listens until the next one comes.
+    pub fn source_lost(&mut self) {
+        self.handle(Input::SourceLost);
+    }
+
     /// Where the speech of the next turns goes.
     pub fn set_sink(&mut self, sink: Arc<dyn AudioSink>) {
         self.sink = sink;

@@ -156,8 +156,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn close(&mut self, at: Moment, out: &mut Vec<Action>) {
-        self.queued.clear();
+    /// The microphone is gone for good, in the middle of whatever was said.
+    pub(super) fn deafen(&mut self, at: Moment, out: &mut Vec<Action>) {
         match std::mem::replace(&mut self.ears, Ears::Quiet) {
             Ears::Quiet => {}
             Ears::Onset { live, .. } => {
@@ -180,6 +180,11 @@ impl Machine {
                 ));
             }
         }
+    }
+
+    pub(super) fn close(&mut self, at: Moment, out: &mut Vec<Action>) {
+        self.queued.clear();
+        self.deafen(at, out);
         for entry in std::mem::take(&mut self.transcribing) {
             out.push(Action::DropTranscription { job: entry.job });
             out.push(ended(entry.turn, Outcome::Cancelled, entry.timing, at.now));

@@ -140,6 +140,8 @@ pub enum Input {
     },
     /// News from the output.
     Playout(PlayoutEvent),
+    /// Caller and listener are gone, for now: whatever was being said or played ends here.
+    SourceLost,
     /// Stop talking, by request.
     Interrupt,
     /// The call is over: everything in flight is settled and committed.

@@ -211,6 +211,11 @@ impl Machine {
                     self.playout(event, at, out);
                 }
             }
+            Input::SourceLost => {
+                self.deafen(at, out);
+                self.interrupt(at, out);
+                self.next_queued(at, out);
+            }
             Input::Interrupt => {
                 self.interrupt(at, out);
                 self.next_queued(at, out);

@@ -405,3 +405,18 @@ fn what_was_heard_to_the_end_is_not_marked_as_cut() {
         .any(|message| matches!(message, Message::Assistant { interrupted, .. } if *interrupted));
     assert!(!cut);
 }
+
+// ── A peer that disappears ────────────────────────────────────────────────────────────────────────────────────────
+
+#[test]
+fn a_lost_peer_closes_what_the_caller_had_begun() {
+    let mut bench = Bench::new();
+    bench.speak();
+    let words = bench.told(Input::SourceLost);
+    assert_has(&words, "speech-end");
+    assert_has(&words, "1 cancelled");
+    // The next peer begins afresh, and texts do not wait for the end of an utterance that never comes.
+    bench.onset();
+    bench.told(Input::SourceLost);
+    assert_has(&bench.text("typed"), "ask 2: typed");
+}

@@ -34,6 +34,7 @@ enum Step {
     Upload,
     Images,
     Interrupt,
+    SourceLost,
     /// News of a turn that is over.
     Stale(u8),
 }
@@ -85,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Upload),
         1 => Just(Step::Images),
         1 => Just(Step::Interrupt),
+        1 => Just(Step::SourceLost),
         1 => any::<u8>().prop_map(Step::Stale),
     ]
 }
@@ -364,6 +366,10 @@ impl World {
             Step::Upload => self.give(uploaded()),
             Step::Images => self.give(Input::Images(vec![image("view")])),
             Step::Interrupt => self.give(Input::Interrupt),
+            Step::SourceLost => {
+                self.voice = Voice::Quiet;
+                self.give(Input::SourceLost);
+            }
             Step::Stale(choice) => self.stale(choice),
         }
     }
