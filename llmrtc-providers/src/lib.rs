@@ -4,6 +4,8 @@ pub mod echo;
 #[cfg(feature = "openai")]
 pub mod http;
 #[cfg(feature = "openai")]
+pub mod metered;
+#[cfg(feature = "openai")]
 pub mod openai;
 #[cfg(feature = "openai")]
 pub mod select;

@@ -721,9 +721,8 @@ setInterval(listen, 20);
 // Which providers answer, if the server says so.
 fetch("info")
   .then((response) => (response.ok ? response.json() : {}))
-  .then(({ providers = {}, version }) => {
+  .then(({ providers = {} }) => {
     const names = [...new Set([providers.stt, providers.llm, providers.tts].filter(Boolean))];
-    const parts = [version && `Version ${version}`, names.length > 0 && `providers: ${names.join(", ")}`];
-    $("server").textContent = parts.filter(Boolean).join(" · ");
+    $("server").textContent = names.length > 0 ? `Providers: ${names.join(", ")}` : "";
   })
   .catch(() => {});

@@ -71,7 +71,9 @@ where
     let mut router = Router::new()
         .route("/health", get(async || Json(json!({ "ok": true }))))
         .route("/ready", get(ready).with_state(web.clone()))
-        .route("/info", get(info).with_state(Arc::clone(&web.info)));
+        .route("/info", get(info).with_state(Arc::clone(&web.info)))
+        // Browsers ask for it unbidden, and a 404 would stand in everybody's console.
+        .route("/favicon.ico", get(async || StatusCode::NO_CONTENT));
     if let Some(metrics) = &web.metrics {
         router = router.route("/metrics", get(exposition).with_state(Arc::clone(metrics)));
     }
@@ -378,6 +380,7 @@ mod tests {
             (Method::HEAD, "/health", 200, ""),
             (Method::GET, "/ready", 200, r#"{"ready":true}"#),
             (Method::GET, "/info", 200, r#"{"providers":{"llm":"echo"}}"#),
+            (Method::GET, "/favicon.ico", 204, ""),
             (Method::GET, "/metrics", 200, "# HELP llmrtc_errors_total"),
             (Method::GET, "/", 200, "<!doctype html>"),
             (Method::GET, "/app.js", 200, ""),

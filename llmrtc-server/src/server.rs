@@ -168,6 +168,8 @@ impl ServerBuilder {
             tasks: Tasks::root("server"),
             calls: TaskTracker::new(),
         });
+        // Finds unusable addresses now instead of at the first call, and warms the cryptography up.
+        shared.peers.check().await.context("media cannot be received")?;
         shared.start_housekeeping();
         let web = Web {
             admission: Admission::new(
@@ -181,7 +183,7 @@ impl ServerBuilder {
             metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
                 .then(|| Arc::clone(&prometheus)),
             playground: config.server.playground,
-            info: Arc::new(json!({ "providers": names, "version": env!("CARGO_PKG_VERSION") })),
+            info: Arc::new(json!({ "providers": names })),
         };
         readiness.ready();
         Ok(Server { shared, web, numbers: prometheus })
@@ -273,19 +275,11 @@ impl Shared {
                     for session_id in shared.handles.sweep(now) {
                         shared.forget(session_id).await;
                     }
-                    let (live, _) = shared.handles.counts();
-                    shared.metrics.gauge(SESSIONS_ACTIVE, live as f64, &[]);
+                    shared.count_sessions();
                 }
             })
             .detach();
-        let ice = self.ice.clone();
-        self.tasks
-            .spawn("stun", |_| async move {
-                if let Err(error) = ice.respond().await {
-                    tracing::error!(%error, "the STUN responder has stopped");
-                }
-            })
-            .detach();
+        self.ice.start(&self.tasks);
     }
 
     /// Drops what is kept of a session.

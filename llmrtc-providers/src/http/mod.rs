@@ -128,6 +128,12 @@ impl Endpoint {
         })
     }
 
+    /// Takes a credential that travels elsewhere than in a header out of what the vendor says.
+    pub(crate) fn redacting(mut self, secret: Secret) -> Self {
+        self.secrets = self.secrets.iter().cloned().chain([secret]).collect();
+        self
+    }
+
     pub(crate) fn provider(&self) -> &str {
         &self.provider
     }

@@ -150,7 +150,7 @@ impl ServerConfig {
     }
 }
 
-/// STUN and TURN servers for clients. In order: `servers`; Metered; the reference's public STUN server.
+/// STUN and TURN servers for clients. In order: `servers`; Metered; our own STUN responder.
 #[derive(Clone, Debug, Default, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]

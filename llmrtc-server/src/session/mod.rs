@@ -92,7 +92,9 @@ pub(crate) async fn run(
         connection_id: session_id.to_string().into(),
         transport: "websocket",
     });
+    shared.count_sessions();
     let (session_id, turns, reason) = session.serve(events).await;
+    shared.count_sessions();
     tracing::info!(session = %log_name(session_id), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,

@@ -1,9 +1,5 @@
 //! The real `llmrtc` process: exit codes, configuration, probes and the way out.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "these are tests; clippy only excuses the functions marked so"
-)]
 
 use std::{
     path::Path,

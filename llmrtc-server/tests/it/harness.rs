@@ -1,0 +1,360 @@
+//! A server in this process, and callers who reach it as any caller would.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use llmrtc_core::{
+    audio::PcmChunk,
+    playout::PlayoutEvent,
+    provider::{LlmProvider, Providers, SttProvider, TtsProvider},
+};
+use llmrtc_media::codec::wav::WavReader;
+use llmrtc_providers::echo::{EchoConfig, EchoTts};
+use llmrtc_security::auth::bind::Exposure;
+use llmrtc_server::{
+    Server,
+    client::{
+        Call, CallError, CallEvent, Phone,
+        call::play,
+        meter::Meter,
+    },
+    config::Config,
+    shutdown::Shutdown,
+};
+use llmrtc_signal::{
+    client::{LostReason, Options, Resume},
+    protocol::{ErrorCode, ServerMessage},
+};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
+
+/// For a machine that is busy with other tests. Nothing here takes more than a few seconds on an idle one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Shorter than any pause between words, longer than any gap within one.
+const GAP: Duration = Duration::from_millis(100);
+/// So much of it, and the voice is silent: longer than the pauses between sentences.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// Real speech, 3.65 s.
+pub(crate) static SPEECH: LazyLock<PcmChunk> = LazyLock::new(|| {
+    let file = include_bytes!("../../../llmrtc-media/tests/fixtures/speech.wav");
+    WavReader::new(Bytes::from_static(file)).unwrap().read_all()
+});
+
+/// Its first words, up to a pause: an utterance for tests that need not hear the whole of it.
+pub(crate) static WORDS: LazyLock<PcmChunk> = LazyLock::new(|| {
+    let rate = SPEECH.rate();
+    PcmChunk::new(&SPEECH.samples()[..rate.samples_in(Duration::from_millis(1_450))], rate)
+});
+
+/// A configuration from what a file would say.
+pub(crate) fn config(toml: &str) -> Config {
+    toml::from_str(toml).unwrap()
+}
+
+/// A set of providers. The voice of the scripted synthesis is a constant, which no codec carries; pass
+/// [`voice`] to be heard.
+pub(crate) fn providers(
+    stt: impl SttProvider + 'static,
+    llm: impl LlmProvider + 'static,
+    tts: impl TtsProvider + 'static,
+) -> Providers {
+    Providers { llm: Arc::new(llm), stt: Arc::new(stt), tts: Arc::new(tts), vision: None }
+}
+
+/// A voice that can be heard: 60 ms per letter.
+pub(crate) fn voice() -> EchoTts {
+    EchoTts::new(EchoConfig::default())
+}
+
+/// A running server.
+pub(crate) struct Site {
+    pub(crate) address: SocketAddr,
+    pub(crate) shutdown: Shutdown,
+    phone: Phone,
+    _running: JoinSet<()>,
+}
+
+impl Site {
+    /// With the providers that `config` names, or the given ones.
+    pub(crate) async fn start(config: Config, providers: Option<Providers>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (shutdown, grace) = (Shutdown::new(), config.shutdown.grace);
+        let mut builder = Server::builder(config).shutdown(shutdown.clone());
+        if let Some(providers) = providers {
+            builder = builder.providers(providers);
+        }
+        let server = builder.build(address, Exposure::Loopback).await.unwrap();
+        let mut running = JoinSet::new();
+        let (closing, draining) = (shutdown.clone(), shutdown.clone());
+        let service = server.router().into_make_service_with_connect_info::<SocketAddr>();
+        running.spawn(async move {
+            let closing = async move { closing.closing().await };
+            axum::serve(listener, service).with_graceful_shutdown(closing).await.unwrap();
+            server.finish().await;
+        });
+        running.spawn(async move { draining.drain(grace).await });
+        Self { address, shutdown, phone: Phone::new().unwrap(), _running: running }
+    }
+
+    pub(crate) async fn with(providers: Providers) -> Self {
+        Self::start(Config::default(), Some(providers)).await
+    }
+
+    pub(crate) fn url(&self) -> url::Url {
+        format!("ws://{}/", self.address).parse().unwrap()
+    }
+
+    /// A caller without a microphone.
+    pub(crate) async fn connect(&self) -> Caller {
+        self.dial(None).await.unwrap()
+    }
+
+    /// A caller with a microphone.
+    pub(crate) async fn call(&self) -> Caller {
+        let mut caller = self.connect().await;
+        caller.share_microphone().await;
+        caller
+    }
+
+    pub(crate) async fn dial(&self, resume: Option<Resume>) -> Result<Caller, CallError> {
+        let mut options = Options::new(self.url());
+        options.resume = resume;
+        let call = timeout(PATIENCE, self.phone.call(options)).await.expect("connects in time")?;
+        Ok(Caller {
+            call,
+            said: Vec::new(),
+            unread: VecDeque::new(),
+            playing: None,
+            meter: Meter::default(),
+            onsets: 0,
+            lost: None,
+        })
+    }
+
+    /// Status and body of a plain request.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.address);
+        let response = timeout(PATIENCE, reqwest::get(url)).await.expect("answers").unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    /// Waits until the server has closed everything down.
+    pub(crate) async fn ended(&mut self) {
+        let all = async { while self._running.join_next().await.is_some() {} };
+        timeout(PATIENCE, all).await.expect("the server ends");
+    }
+}
+
+/// Somebody on the phone, who notes what the server says.
+pub(crate) struct Caller {
+    pub(crate) call: Call,
+    /// Everything so far.
+    pub(crate) said: Vec<ServerMessage>,
+    /// Arrived while something else was waited for.
+    unread: VecDeque<ServerMessage>,
+    playing: Option<mpsc::Receiver<PlayoutEvent>>,
+    meter: Meter,
+    /// How many times silence turned audible.
+    onsets: usize,
+    lost: Option<LostReason>,
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller")
+            .field("said", &self.kinds())
+            .field("unread", &self.unread.len())
+            .field("last_audible", &self.meter.last_audible())
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    pub(crate) async fn share_microphone(&mut self) {
+        let shared = timeout(PATIENCE, self.call.share_microphone()).await;
+        shared.expect("negotiates in time").unwrap();
+    }
+
+    pub(crate) async fn remove_microphone(&mut self) {
+        let removed = timeout(PATIENCE, self.call.remove_microphone()).await;
+        removed.expect("negotiates in time").unwrap();
+    }
+
+    /// What to come back with.
+    pub(crate) fn ticket(&self) -> Resume {
+        let greeting = self.call.greeting();
+        Resume {
+            session_id: greeting.session_id.clone(),
+            resume_token: greeting.resume_token.clone(),
+        }
+    }
+
+    /// Begins to speak, in real time.
+    pub(crate) fn say(&mut self, speech: &PcmChunk) {
+        self.playing = Some(play(&self.call, speech.clone()));
+    }
+
+    /// The kinds of messages so far, in order.
+    pub(crate) fn kinds(&self) -> Vec<&'static str> {
+        self.said.iter().map(ServerMessage::kind).collect()
+    }
+
+    /// Waits for the next message of this kind, over those before it.
+    pub(crate) async fn until(&mut self, kind: &str) -> ServerMessage {
+        let found = timeout(PATIENCE, async {
+            loop {
+                while let Some(message) = self.unread.pop_front() {
+                    if message.kind() == kind {
+                        return message;
+                    }
+                }
+                assert_eq!(self.lost, None, "lost before {kind}: {self:?}");
+                self.step().await;
+            }
+        });
+        match found.await {
+            Ok(message) => message,
+            Err(_) => panic!("no {kind}: {self:?}"),
+        }
+    }
+
+    pub(crate) async fn transcript(&mut self) -> String {
+        loop {
+            if let ServerMessage::Transcript { text, is_final: true } = self.until("transcript").await
+            {
+                return text;
+            }
+        }
+    }
+
+    pub(crate) async fn reply(&mut self) -> String {
+        let ServerMessage::Llm { text } = self.until("llm").await else { unreachable!() };
+        text
+    }
+
+    pub(crate) async fn error(&mut self) -> (ErrorCode, String) {
+        let ServerMessage::Error { code, message } = self.until("error").await else {
+            unreachable!()
+        };
+        (code, message)
+    }
+
+    /// Waits for a sound that was not there before.
+    pub(crate) async fn until_audible(&mut self) {
+        let onsets = self.onsets;
+        let heard = timeout(PATIENCE, async {
+            while self.onsets == onsets {
+                assert_eq!(self.lost, None, "lost before a sound: {self:?}");
+                self.step().await;
+            }
+        });
+        assert!(heard.await.is_ok(), "nothing is heard: {self:?}");
+    }
+
+    /// Waits until nothing has been heard for a while.
+    pub(crate) async fn until_silent(&mut self) {
+        let silent = timeout(PATIENCE, async {
+            loop {
+                if let CallEvent::Audio(frame) = self.next().await {
+                    let since = self.meter.last_audible();
+                    if since.is_none_or(|last| frame.at.saturating_duration_since(last) > SILENCE) {
+                        return;
+                    }
+                }
+                assert_eq!(self.lost, None, "lost before silence: {self:?}");
+            }
+        });
+        assert!(silent.await.is_ok(), "the voice goes on: {self:?}");
+    }
+
+    /// Says some words and listens to the answer to its end.
+    pub(crate) async fn turn(&mut self) -> Turn {
+        self.say(&WORDS);
+        self.answer().await
+    }
+
+    /// Listens to an answer to its end.
+    pub(crate) async fn answer(&mut self) -> Turn {
+        let transcript = self.transcript().await;
+        let (onsets, mut text) = (self.onsets, String::new());
+        loop {
+            // The end of the text may come before or after that of the voice.
+            match self.next_message().await {
+                ServerMessage::Llm { text: whole } => text = whole,
+                ServerMessage::TtsComplete => break,
+                ServerMessage::Error { code, .. } => panic!("{code}: {self:?}"),
+                _ => {}
+            }
+        }
+        Turn { transcript, reply: text, audible: self.onsets > onsets }
+    }
+
+    /// Why the connection ended.
+    pub(crate) async fn lost(&mut self) -> LostReason {
+        let ended = timeout(PATIENCE, async {
+            loop {
+                if let Some(reason) = self.lost {
+                    return reason;
+                }
+                self.step().await;
+            }
+        });
+        match ended.await {
+            Ok(reason) => reason,
+            Err(_) => panic!("the connection lives on: {self:?}"),
+        }
+    }
+
+    async fn next_message(&mut self) -> ServerMessage {
+        let next = timeout(PATIENCE, async {
+            loop {
+                if let Some(message) = self.unread.pop_front() {
+                    return message;
+                }
+                assert_eq!(self.lost, None, "lost: {self:?}");
+                self.step().await;
+            }
+        });
+        match next.await {
+            Ok(message) => message,
+            Err(_) => panic!("no message: {self:?}"),
+        }
+    }
+
+    async fn step(&mut self) {
+        self.next().await;
+    }
+
+    async fn next(&mut self) -> CallEvent {
+        let event = self.call.next().await;
+        match &event {
+            CallEvent::Message(message) => {
+                self.said.push(message.clone());
+                self.unread.push_back(message.clone());
+            }
+            CallEvent::Audio(frame) => {
+                if self.meter.hear(frame, GAP).is_some() {
+                    self.onsets += 1;
+                }
+            }
+            CallEvent::Lost(reason) => self.lost = Some(*reason),
+            _ => {}
+        }
+        event
+    }
+}
+
+/// What came of an utterance.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) transcript: String,
+    pub(crate) reply: String,
+    pub(crate) audible: bool,
+}
