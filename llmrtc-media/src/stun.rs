@@ -50,7 +50,11 @@ fn answer(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     let (header, body) = request.split_at_checked(HEADER_BYTES)?;
     let kind = u16::from_be_bytes([header[0], header[1]]);
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    if kind != BINDING_REQUEST || header[4..8] != MAGIC_COOKIE || length != body.len() || length % 4 != 0 {
+    if kind != BINDING_REQUEST
+        || header[4..8] != MAGIC_COOKIE
+        || length != body.len()
+        || length % 4 != 0
+    {
         return None;
     }
     let transaction = &header[4..20];
@@ -70,7 +74,12 @@ fn answer(request: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
     answer.extend([0, family]);
     answer.extend(port.to_be_bytes());
     // The cookie covers an IPv4 address; cookie and transaction id together cover an IPv6 one.
-    answer.extend(address.iter().zip(transaction).map(|(byte, mask)| byte ^ mask));
+    answer.extend(
+        address
+            .iter()
+            .zip(transaction)
+            .map(|(byte, mask)| byte ^ mask),
+    );
     Some(answer)
 }
 
@@ -84,7 +93,9 @@ mod tests {
     fn request() -> Vec<u8> {
         let mut request = vec![0x00, 0x01, 0x00, 0x00];
         request.extend(MAGIC_COOKIE);
-        request.extend([0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae]);
+        request.extend([
+            0xb7, 0xe7, 0xa7, 0x01, 0xbc, 0x34, 0xd6, 0x86, 0xfa, 0x87, 0xdf, 0xae,
+        ]);
         request
     }
 
@@ -95,9 +106,16 @@ mod tests {
         assert_eq!(v4[..4], [0x01, 0x01, 0x00, 0x0c]);
         assert_eq!(
             v4[20..],
-            [0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43]
+            [
+                0x00, 0x20, 0x00, 0x08, 0x00, 0x01, 0xa1, 0x47, 0xe1, 0x12, 0xa6, 0x43
+            ]
         );
-        let v6 = answer(&request(), "[2001:db8:1234:5678:11:2233:4455:6677]:32853".parse().unwrap());
+        let v6 = answer(
+            &request(),
+            "[2001:db8:1234:5678:11:2233:4455:6677]:32853"
+                .parse()
+                .unwrap(),
+        );
         assert_eq!(
             v6.unwrap()[20..],
             [
@@ -116,7 +134,14 @@ mod tests {
         response[0] = 1;
         let mut wrong_length = request();
         wrong_length[3] = 4;
-        for garbage in [vec![], vec![0; 19], vec![0xff; 1_500], wrong_cookie, response, wrong_length] {
+        for garbage in [
+            vec![],
+            vec![0; 19],
+            vec![0xff; 1_500],
+            wrong_cookie,
+            response,
+            wrong_length,
+        ] {
             assert_eq!(answer(&garbage, from), None);
         }
     }
@@ -134,7 +159,12 @@ mod tests {
                 received = client.recv(&mut reply) => received.unwrap(),
             }
         };
-        let length = tokio::time::timeout(Duration::from_secs(5), exchange).await.unwrap();
-        assert_eq!(answer(&request(), client.local_addr().unwrap()).unwrap(), reply[..length]);
+        let length = tokio::time::timeout(Duration::from_secs(5), exchange)
+            .await
+            .unwrap();
+        assert_eq!(
+            answer(&request(), client.local_addr().unwrap()).unwrap(),
+            reply[..length]
+        );
     }
 }

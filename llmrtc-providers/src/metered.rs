@@ -157,7 +157,7 @@ impl From<WireServer> for TurnServer {
     }
 }
 
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests {
     use llmrtc_core::provider::Phase;
 

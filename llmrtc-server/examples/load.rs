@@ -4,7 +4,10 @@
 //! Starts `llmrtc serve` from the same build directory with the built-in providers, which answer at once, so what is
 //! measured is the pipeline. Client and server share the machine.
 #![allow(clippy::print_stdout, reason = "the table is the result")]
-#![allow(clippy::disallowed_methods, reason = "a program of its own, whose tasks end with it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a program of its own, whose tasks end with it"
+)]
 
 use std::{
     path::PathBuf,
@@ -83,8 +86,16 @@ async fn main() -> anyhow::Result<()> {
         turns.add(turn(&mut call, &speech).await?);
     }
     call.hang_up().await;
-    figures.push(figure("true end of speech to first audible reply", turns.response, None));
-    figures.push(figure("decided end of speech to first audible reply", turns.decided, None));
+    figures.push(figure(
+        "true end of speech to first audible reply",
+        turns.response,
+        None,
+    ));
+    figures.push(figure(
+        "decided end of speech to first audible reply",
+        turns.decided,
+        None,
+    ));
 
     let mut noticed = Vec::new();
     let mut silent = Vec::new();
@@ -121,24 +132,43 @@ struct Server {
 
 impl Server {
     async fn start() -> anyhow::Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
         let begun = now();
         let child = Command::new(binary()?)
-            .args(["serve", "--host", "127.0.0.1", "--log-level", "warn", "--port"])
+            .args([
+                "serve",
+                "--host",
+                "127.0.0.1",
+                "--log-level",
+                "warn",
+                "--port",
+            ])
             .arg(port.to_string())
             .env_clear()
-            .envs([("LLM_PROVIDER", "echo"), ("STT_PROVIDER", "echo"), ("TTS_PROVIDER", "echo")])
+            .envs([
+                ("LLM_PROVIDER", "echo"),
+                ("STT_PROVIDER", "echo"),
+                ("TTS_PROVIDER", "echo"),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start the server; build it first")?;
-        let mut server = Self { child, port, started_in: Duration::ZERO };
+        let mut server = Self {
+            child,
+            port,
+            started_in: Duration::ZERO,
+        };
         let answers = async {
             while !server.is_healthy().await {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(PATIENCE, answers).await.context("the server does not answer")?;
+        timeout(PATIENCE, answers)
+            .await
+            .context("the server does not answer")?;
         server.started_in = now() - begun;
         Ok(server)
     }
@@ -146,7 +176,9 @@ impl Server {
     async fn is_healthy(&self) -> bool {
         let request = async {
             let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await?;
-            socket.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+            socket
+                .write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                .await?;
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await?;
             std::io::Result::Ok(answer.starts_with("HTTP/1.1 200"))
@@ -173,8 +205,12 @@ impl Server {
     fn cpu(&self) -> anyhow::Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // Fields are counted after the command's name, which may contain anything but is in parentheses.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').context("no stat")?.1.split_whitespace().collect();
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .context("no stat")?
+            .1
+            .split_whitespace()
+            .collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
         // USER_HZ is 100 on every Linux that matters.
         Ok(Duration::from_millis(ticks * 10))
@@ -190,7 +226,10 @@ impl Drop for Server {
 
 fn binary() -> anyhow::Result<PathBuf> {
     let examples = std::env::current_exe()?;
-    let directory = examples.parent().and_then(|path| path.parent()).context("no build directory")?;
+    let directory = examples
+        .parent()
+        .and_then(|path| path.parent())
+        .context("no build directory")?;
     Ok(directory.join("llmrtc"))
 }
 
@@ -307,7 +346,9 @@ async fn barge_in(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<(Duratio
             }
         }
     };
-    timeout(PATIENCE, exchange).await.context("the answer was not interrupted")?
+    timeout(PATIENCE, exchange)
+        .await
+        .context("the answer was not interrupted")?
 }
 
 /// `count` callers at once: what listening costs, what talking costs, and how long answers take.

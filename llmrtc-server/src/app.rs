@@ -54,5 +54,9 @@ fn serve(
 ) -> impl Future<Output = anyhow::Result<()>> {
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let closing = async move { shutdown.closing().await };
-    async move { Ok(axum::serve(listener, service).with_graceful_shutdown(closing).await?) }
+    async move {
+        Ok(axum::serve(listener, service)
+            .with_graceful_shutdown(closing)
+            .await?)
+    }
 }

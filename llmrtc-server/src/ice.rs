@@ -26,7 +26,7 @@ const REFRESH_AFTER: Duration = Duration::from_secs(4 * 60);
 /// created with `expiryInSeconds`, which its answer does not tell. Its documentation suggests an hour; half of that
 /// leaves a client the other half for its call.
 const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-/// After the first failure; the wait doubles with each further one.
+/// After the first failure. The wait doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(5);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
@@ -96,7 +96,7 @@ impl IceServers {
             let relays = Arc::clone(&self.relays);
             tasks
                 .spawn("turn-credentials", |_| async move {
-                    relays.keep_fresh(async || metered.fetch().await).await;
+                    relays.keep_fresh(|| metered.fetch()).await;
                 })
                 .detach();
         }
@@ -139,18 +139,21 @@ impl Relays {
     }
 
     /// Fetches again and again, one call at a time. A failure leaves the list as it is.
-    async fn keep_fresh(&self, fetch: impl AsyncFn() -> Result<Vec<TurnServer>, ProviderError>) {
-        let mut failures = 0;
+    async fn keep_fresh<F>(&self, fetch: impl Fn() -> F)
+    where
+        F: Future<Output = Result<Vec<TurnServer>, ProviderError>>,
+    {
+        let mut retry = FIRST_RETRY;
         loop {
             let wait = match fetch().await {
                 Ok(servers) => {
-                    failures = 0;
+                    retry = FIRST_RETRY;
                     self.0.send_replace(Some((Instant::now(), usable(servers))));
                     REFRESH_AFTER
                 }
                 Err(error) => {
-                    let wait = wait_after(&error, failures);
-                    failures += 1;
+                    let wait = wait_after(&error, retry);
+                    retry = (retry * 2).min(LONGEST_RETRY);
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         retry_secs = wait.as_secs(),
@@ -174,16 +177,13 @@ fn usable(servers: Vec<TurnServer>) -> Vec<IceServer> {
     servers.into_iter().filter_map(check).collect()
 }
 
-/// How long to wait after a failure that `failures` others precede without a success in between.
-fn wait_after(error: &ProviderError, failures: u32) -> Duration {
+/// How long to wait after a failure: `retry`, unless the vendor or the failure itself asks for more.
+fn wait_after(error: &ProviderError, retry: Duration) -> Duration {
     match error.retry() {
-        // What was refused once may be allowed after a look at Metered's dashboard, but hardly within seconds.
+        // The operator may put it right at Metered, but hardly within seconds.
         Retry::Never => REFRESH_AFTER,
-        Retry::After(asked) => {
-            let doubled = FIRST_RETRY.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
-            // Later than MAX_AGE, there would be nothing left to refresh.
-            doubled.min(LONGEST_RETRY).max(asked.unwrap_or_default()).min(MAX_AGE)
-        }
+        // Later than MAX_AGE there would be nothing left to refresh.
+        Retry::After(asked) => retry.max(asked.unwrap_or_default()).min(MAX_AGE),
     }
 }
 
@@ -197,12 +197,84 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::VecDeque, sync::Mutex};
+
+    use llmrtc_core::{provider::ErrorKind, redact::Secret};
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::config::MeteredConfig;
+
+    type Answer = Result<Vec<TurnServer>, ProviderError>;
+
+    /// Gives its answers in order, then fails, and notes after how many seconds it was asked.
+    struct Metered {
+        started: Instant,
+        answers: Mutex<VecDeque<Answer>>,
+        asked: Mutex<Vec<u64>>,
+    }
+
+    impl Metered {
+        fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+            Self {
+                started: Instant::now(),
+                answers: Mutex::new(answers.into_iter().collect()),
+                asked: Mutex::default(),
+            }
+        }
+
+        /// Keeps `relays` fresh while `body` runs, and returns when it was asked.
+        async fn serve(&self, relays: &Relays, body: impl Future<Output = ()>) -> Vec<u64> {
+            let fetch = || async {
+                let now = self.started.elapsed().as_secs();
+                self.asked.lock().unwrap().push(now);
+                let answer = self.answers.lock().unwrap().pop_front();
+                answer.unwrap_or_else(down)
+            };
+            tokio::select! {
+                () = relays.keep_fresh(fetch) => unreachable!("it never ends"),
+                () = body => self.asked.lock().unwrap().clone(),
+            }
+        }
+
+        async fn until(&self, seconds: u64) {
+            tokio::time::sleep_until(self.started + Duration::from_secs(seconds)).await;
+        }
+    }
+
+    fn turn(url: &str, credential: Option<&str>) -> TurnServer {
+        TurnServer {
+            urls: vec![url.to_owned()],
+            username: Some("u7".to_owned()),
+            credential: credential.map(Secret::new),
+        }
+    }
+
+    fn list(url: &str) -> Answer {
+        Ok(vec![turn(url, Some("secret"))])
+    }
+
+    fn down() -> Answer {
+        Err(ProviderError::new(
+            ErrorKind::Unavailable,
+            "metered",
+            "down",
+        ))
+    }
+
+    fn urls(servers: &[IceServer]) -> Vec<&str> {
+        let urls = servers.iter().flat_map(IceServer::urls);
+        urls.map(String::as_str).collect()
+    }
+
+    async fn open(config: &IceConfig) -> IceServers {
+        let listener = "127.0.0.1:0".parse().unwrap();
+        IceServers::open(config, listener).await.unwrap()
+    }
 
     #[tokio::test]
     async fn clients_are_sent_to_the_host_that_they_know() {
-        let listener = "127.0.0.1:0".parse().unwrap();
-        let ice = IceServers::open(&IceConfig::default(), listener).await.unwrap();
+        let ice = open(&IceConfig::default()).await;
         let port = ice.responder.as_ref().unwrap().local_addr().unwrap().port();
         for (host, expected) in [
             ("localhost:8787", format!("stun:localhost:{port}")),
@@ -214,5 +286,129 @@ mod tests {
         for host in [None, Some("a b"), Some("a/b"), Some("user@host")] {
             assert!(ice.for_client(host).is_empty(), "{host:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_configured_list_comes_before_metered_and_metered_before_the_responder() {
+        let mut config = IceConfig {
+            metered: MeteredConfig {
+                app_name: Some("my-app".to_owned()),
+                api_key: Some(Secret::new("key")),
+                region: None,
+            },
+            ..IceConfig::default()
+        };
+        let ice = open(&config).await;
+        assert!(ice.metered.is_some() && ice.responder.is_some());
+        let before = ice.for_client(Some("host"));
+        assert!(urls(&before)[0].starts_with("stun:host:"));
+        ice.relays
+            .0
+            .send_replace(Some((Instant::now(), usable(list("turn:m").unwrap()))));
+        assert_eq!(urls(&ice.for_client(Some("host"))), ["turn:m"]);
+
+        let server = r#"{"urls":"stun:own.example"}"#;
+        config.servers.push(serde_json::from_str(server).unwrap());
+        let ice = open(&config).await;
+        assert!(ice.metered.is_none() && ice.responder.is_none());
+        assert_eq!(urls(&ice.for_client(Some("host"))), ["stun:own.example"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_is_replaced_before_it_is_five_minutes_old() {
+        let relays = Relays::default();
+        let metered = Metered::new(["turn:a", "turn:b", "turn:c"].map(list));
+        let asked = metered.serve(&relays, async {
+            for (seconds, url) in [
+                (1, "turn:a"),
+                (239, "turn:a"),
+                (241, "turn:b"),
+                (481, "turn:c"),
+            ] {
+                metered.until(seconds).await;
+                assert_eq!(urls(&relays.current()), [url], "{seconds}");
+            }
+        });
+        assert_eq!(asked.await, [0, 240, 480]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_slow_answer_and_there_is_one_call_at_a_time() {
+        let ice = open(&IceConfig::default()).await;
+        let calls = Mutex::new(0);
+        let slow = || async {
+            *calls.lock().unwrap() += 1;
+            sleep(Duration::from_secs(600)).await;
+            list("turn:a")
+        };
+        let clients = async {
+            for _ in 0..10 {
+                assert!(urls(&ice.for_client(Some("host")))[0].starts_with("stun:host:"));
+                sleep(Duration::from_secs(59)).await;
+            }
+            sleep(Duration::from_secs(11)).await;
+            assert_eq!(urls(&ice.for_client(Some("host"))), ["turn:a"]);
+        };
+        tokio::select! {
+            () = ice.relays.keep_fresh(slow) => unreachable!("it never ends"),
+            () = clients => assert_eq!(*calls.lock().unwrap(), 1),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_keeps_the_list_until_it_is_half_an_hour_old() {
+        let relays = Relays::default();
+        let metered = Metered::new([list("turn:a")]);
+        let asked = metered.serve(&relays, async {
+            metered.until(1799).await;
+            assert_eq!(urls(&relays.current()), ["turn:a"]);
+            metered.until(1801).await;
+            assert!(relays.current().is_empty());
+            metered.answers.lock().unwrap().push_back(list("turn:b"));
+            metered.until(1801 + LONGEST_RETRY.as_secs()).await;
+            assert_eq!(urls(&relays.current()), ["turn:b"]);
+        });
+        assert_eq!(asked.await[..7], [0, 240, 245, 255, 275, 315, 375]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_success_retries_are_quick_again() {
+        let relays = Relays::default();
+        let metered = Metered::new([down(), down(), list("turn:a"), down()]);
+        let asked = metered.serve(&relays, metered.until(262));
+        assert_eq!(asked.await, [0, 5, 15, 255, 260]);
+    }
+
+    #[test]
+    fn the_failure_has_a_say_in_when_to_try_again() {
+        let seconds = Duration::from_secs;
+        let error = |kind| ProviderError::new(kind, "metered", "x");
+        let limited = |wait| error(ErrorKind::RateLimited).with_retry_after(wait);
+        for (error, expected) in [
+            (error(ErrorKind::Unavailable), seconds(5)),
+            (error(ErrorKind::Authentication), REFRESH_AFTER),
+            (limited(seconds(1)), seconds(5)),
+            (limited(seconds(90)), seconds(90)),
+            (limited(seconds(86_400)), MAX_AGE),
+        ] {
+            assert_eq!(wait_after(&error, FIRST_RETRY), expected, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_browser_would_refuse_is_left_out() {
+        let servers = usable(vec![
+            turn("turn:good", Some("secret")),
+            turn("turn:bad", None),
+            turn("turns:bad", Some(" ")),
+            turn("stun:good", None),
+            turn("https://bad", Some("secret")),
+            TurnServer {
+                urls: Vec::new(),
+                username: None,
+                credential: None,
+            },
+        ]);
+        assert_eq!(urls(&servers), ["turn:good", "stun:good"]);
     }
 }

@@ -118,7 +118,13 @@ impl ServerBuilder {
     /// # Errors
     /// When a provider cannot be chosen or initialised, or the media threads cannot be started.
     pub async fn build(self, address: SocketAddr, exposure: Exposure) -> anyhow::Result<Server> {
-        let Self { config, providers, tools, hooks, shutdown } = self;
+        let Self {
+            config,
+            providers,
+            tools,
+            hooks,
+            shutdown,
+        } = self;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let prometheus = Arc::new(PrometheusMetrics::default());
         let metrics = Metrics::new(Arc::clone(&prometheus) as _);
@@ -136,10 +142,16 @@ impl ServerBuilder {
                     tracing::info!("{notice}");
                 }
                 let names = selection.names;
-                (selection.providers, json!({ "llm": names.llm, "stt": names.stt, "tts": names.tts }))
+                (
+                    selection.providers,
+                    json!({ "llm": names.llm, "stt": names.stt, "tts": names.tts }),
+                )
             }
         };
-        providers.init().await.context("a provider cannot be used")?;
+        providers
+            .init()
+            .await
+            .context("a provider cannot be used")?;
 
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
@@ -169,7 +181,11 @@ impl ServerBuilder {
             calls: TaskTracker::new(),
         });
         // Finds unusable addresses now instead of at the first call, and warms the cryptography up.
-        shared.peers.check().await.context("media cannot be received")?;
+        shared
+            .peers
+            .check()
+            .await
+            .context("media cannot be received")?;
         shared.start_housekeeping();
         let web = Web {
             admission: Admission::new(
@@ -186,7 +202,11 @@ impl ServerBuilder {
             info: Arc::new(json!({ "providers": names })),
         };
         readiness.ready();
-        Ok(Server { shared, web, numbers: prometheus })
+        Ok(Server {
+            shared,
+            web,
+            numbers: prometheus,
+        })
     }
 }
 
@@ -235,13 +255,17 @@ impl Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("providers", &self.shared.providers).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("providers", &self.shared.providers)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerBuilder").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("ServerBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -251,7 +275,9 @@ fn open(
     headers: &HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
     let ice = shared.ice.for_client(host);
     let shared = Arc::clone(shared);
     configure(upgrade).on_upgrade(async move |socket| {
@@ -266,7 +292,8 @@ impl Shared {
         let weak = Arc::downgrade(self);
         self.tasks
             .spawn("housekeeping", |_| async move {
-                let mut tick = tokio::time::interval(MemorySessions::<HistorySnapshot>::SWEEP_INTERVAL);
+                let mut tick =
+                    tokio::time::interval(MemorySessions::<HistorySnapshot>::SWEEP_INTERVAL);
                 loop {
                     tick.tick().await;
                     let Some(shared) = weak.upgrade() else { return };
@@ -282,10 +309,20 @@ impl Shared {
         self.ice.start(&self.tasks);
     }
 
+    /// Brings the gauge up to date: sessions with a connection and those that wait for one.
+    pub(crate) fn count_sessions(&self) {
+        let (held, waiting) = self.handles.counts();
+        self.metrics
+            .gauge(SESSIONS_ACTIVE, (held + waiting) as f64, &[]);
+    }
+
     /// Drops what is kept of a session.
     pub(crate) async fn forget(&self, session_id: SessionId) {
         if let Err(error) = self.histories.remove(session_id).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "session not forgotten");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "session not forgotten"
+            );
         }
     }
 }

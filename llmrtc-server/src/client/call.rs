@@ -42,12 +42,18 @@ const PIECE: Duration = Duration::from_millis(100);
 /// When the recording cannot be read, the call breaks, the server reports an error, or no answer is heard.
 pub async fn run(args: CallArgs) -> anyhow::Result<()> {
     let recording = read(&args.speech)?;
-    let url: Url = args.url.parse().with_context(|| format!("{} is not a URL", args.url))?;
+    let url: Url = args
+        .url
+        .parse()
+        .with_context(|| format!("{} is not a URL", args.url))?;
     let mut reply = args.reply.as_deref().map(open_reply).transpose()?;
     let report = Report::new(args.json);
 
     let mut call = Phone::new()?.call(Options::new(url)).await?;
-    report.line("connected", json!({ "connectMs": millis(call.connected_in()) }))?;
+    report.line(
+        "connected",
+        json!({ "connectMs": millis(call.connected_in()) }),
+    )?;
     call.share_microphone().await?;
     report.line("microphone", json!({}))?;
 
@@ -136,11 +142,18 @@ pub fn play(call: &Call, recording: PcmChunk) -> mpsc::Receiver<PlayoutEvent> {
     let (notify, events) = mpsc::channel(4);
     let output = call.microphone().open(TurnId(1), notify);
     let (mut writer, control) = (output.writer, output.control);
-    #[expect(clippy::disallowed_methods, reason = "ends with the recording or with the call")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "ends with the recording or with the call"
+    )]
     tokio::spawn(async move {
         let piece = recording.rate().samples_in(PIECE);
         for samples in recording.samples().chunks(piece) {
-            if writer.write(0, PcmChunk::new(samples, recording.rate())).await.is_err() {
+            if writer
+                .write(0, PcmChunk::new(samples, recording.rate()))
+                .await
+                .is_err()
+            {
                 return;
             }
         }
@@ -193,7 +206,10 @@ impl Heard {
     fn message(&mut self, message: &ServerMessage) {
         match message {
             ServerMessage::SpeechStart => self.open += 1,
-            ServerMessage::Transcript { text, is_final: true } => {
+            ServerMessage::Transcript {
+                text,
+                is_final: true,
+            } => {
                 if text.is_empty() {
                     self.open -= 1;
                 } else {
@@ -230,7 +246,9 @@ impl Heard {
 
     /// How much of the recording was played, in milliseconds.
     fn position(&self) -> u64 {
-        self.began.map_or(0, |began| now().saturating_duration_since(began).as_millis() as u64)
+        self.began.map_or(0, |began| {
+            now().saturating_duration_since(began).as_millis() as u64
+        })
     }
 }
 
@@ -270,9 +288,10 @@ impl Report {
             ServerMessage::Transcript { text, is_final } => {
                 self.line("transcript", json!({ "text": text, "final": is_final }))
             }
-            ServerMessage::LlmChunk { content, done: false } if self.json => {
-                self.line("llm-chunk", json!({ "content": content }))
-            }
+            ServerMessage::LlmChunk {
+                content,
+                done: false,
+            } if self.json => self.line("llm-chunk", json!({ "content": content })),
             ServerMessage::Llm { text } => self.line("llm", json!({ "text": text })),
             ServerMessage::TtsStart => self.line("tts-start", json!({})),
             ServerMessage::TtsComplete => self.line("tts-complete", json!({})),
@@ -280,12 +299,16 @@ impl Report {
             ServerMessage::ToolCallStart { name, .. } => {
                 self.line("tool-call-start", json!({ "name": name }))
             }
-            ServerMessage::ToolCallEnd { error, duration_ms, .. } => {
-                self.line("tool-call-end", json!({ "error": error, "durationMs": duration_ms }))
-            }
-            ServerMessage::Error { code, message } => {
-                self.line("error", json!({ "code": code.to_string(), "message": message }))
-            }
+            ServerMessage::ToolCallEnd {
+                error, duration_ms, ..
+            } => self.line(
+                "tool-call-end",
+                json!({ "error": error, "durationMs": duration_ms }),
+            ),
+            ServerMessage::Error { code, message } => self.line(
+                "error",
+                json!({ "code": code.to_string(), "message": message }),
+            ),
             _ => Ok(()),
         }
     }

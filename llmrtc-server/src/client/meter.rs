@@ -14,7 +14,9 @@ const WINDOW: Duration = Duration::from_millis(5);
 pub fn last_voice(recording: &PcmChunk) -> Duration {
     let window = recording.rate().samples_in(WINDOW).max(1);
     let last = recording.samples().chunks(window).rposition(is_audible);
-    recording.rate().duration_of(last.map_or(0, |last| (last + 1) * window))
+    recording
+        .rate()
+        .duration_of(last.map_or(0, |last| (last + 1) * window))
 }
 
 /// Where the first audible sample of a recording is, to 5 ms.
@@ -25,7 +27,10 @@ pub fn first_voice(recording: &PcmChunk) -> Duration {
 }
 
 fn is_audible(samples: &[i16]) -> bool {
-    let energy: f64 = samples.iter().map(|sample| f64::from(*sample).powi(2)).sum();
+    let energy: f64 = samples
+        .iter()
+        .map(|sample| f64::from(*sample).powi(2))
+        .sum();
     !samples.is_empty() && (energy / samples.len() as f64).sqrt() > AUDIBLE_RMS
 }
 
@@ -43,7 +48,9 @@ impl Meter {
     pub fn hear(&mut self, frame: &ReceivedFrame, gap: Duration) -> Option<Instant> {
         let onset = onset_within(&frame.pcm)?;
         let at = frame.at + onset;
-        let continues = self.last_audible.is_some_and(|last| at.saturating_duration_since(last) < gap);
+        let continues = self
+            .last_audible
+            .is_some_and(|last| at.saturating_duration_since(last) < gap);
         self.last_audible = Some(frame.at + frame.pcm.duration());
         if continues {
             return None;
@@ -72,7 +79,9 @@ mod tests {
 
     fn tone(ms: u64, level: i16) -> Vec<i16> {
         let samples = SampleRate::HZ_48000.samples_in(Duration::from_millis(ms));
-        (0..samples).map(|n| if n % 96 < 48 { level } else { -level }).collect()
+        (0..samples)
+            .map(|n| if n % 96 < 48 { level } else { -level })
+            .collect()
     }
 
     #[test]
@@ -91,7 +100,14 @@ mod tests {
         let mut hear = |ms: u64, level| {
             let pcm = PcmChunk::new(tone(20, level), SampleRate::HZ_48000);
             let at = start + Duration::from_millis(ms);
-            meter.hear(&ReceivedFrame { pcm, at, concealed: false }, gap)
+            meter.hear(
+                &ReceivedFrame {
+                    pcm,
+                    at,
+                    concealed: false,
+                },
+                gap,
+            )
         };
         assert_eq!(hear(0, 10), None);
         assert_eq!(hear(20, 2_000), Some(start + Duration::from_millis(20)));

@@ -20,7 +20,9 @@ use llmrtc_media::{
     pipeline::{MediaThreads, ReceivedFrame},
 };
 use llmrtc_signal::{
-    client::{self, Client, ClientEvent, ConnectError, Disconnected, Greeting, LostReason, Options},
+    client::{
+        self, Client, ClientEvent, ConnectError, Disconnected, Greeting, LostReason, Options,
+    },
     protocol::{ClientMessage, ErrorCode, ServerMessage},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -74,7 +76,9 @@ impl Phone {
         let media = MediaThreads::start(&config).map_err(CallError::Threads)?;
         // Servers under test listen on loopback, others do not mind one more candidate.
         let listen = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        Ok(Self { peers: PeerFactory::new(config.peer, listen, media) })
+        Ok(Self {
+            peers: PeerFactory::new(config.peer, listen, media),
+        })
     }
 
     /// Connects up to the open data channel.
@@ -101,7 +105,9 @@ impl Phone {
         };
         let offer = call.peer.offer().await?;
         call.negotiate(offer).await?;
-        timeout(NEGOTIATE_WITHIN, call.data_opened()).await.map_err(|_| CallError::Timeout)??;
+        timeout(NEGOTIATE_WITHIN, call.data_opened())
+            .await
+            .map_err(|_| CallError::Timeout)??;
         call.connected_in = tokio::time::Instant::now().into_std() - opened;
         Ok(call)
     }

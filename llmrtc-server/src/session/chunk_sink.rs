@@ -41,7 +41,12 @@ pub(crate) struct ChunkSink {
 
 impl ChunkSink {
     pub(crate) fn new(out: Arc<dyn ChunkOut>, tasks: &Tasks, clock: Arc<dyn Clock>) -> Self {
-        Self { out, tasks: tasks.child("tts-chunks"), clock, current: Mutex::new(None) }
+        Self {
+            out,
+            tasks: tasks.child("tts-chunks"),
+            clock,
+            current: Mutex::new(None),
+        }
     }
 }
 
@@ -57,9 +62,18 @@ impl AudioSink for ChunkSink {
         if let Some(previous) = previous {
             previous.cancel();
         }
-        let pacer = pace(turn, Arc::clone(&output), Arc::clone(&self.out), pieces, notify);
+        let pacer = pace(
+            turn,
+            Arc::clone(&output),
+            Arc::clone(&self.out),
+            pieces,
+            notify,
+        );
         self.tasks.spawn("tts-chunk-pacer", |_| pacer).detach();
-        TurnOutput { writer: Box::new(Writer { pieces: pieces_in }), control: output }
+        TurnOutput {
+            writer: Box::new(Writer { pieces: pieces_in }),
+            control: output,
+        }
     }
 }
 
@@ -70,12 +84,19 @@ struct Writer {
 #[async_trait]
 impl AudioWriter for Writer {
     async fn write(&mut self, segment: SegmentIndex, audio: PcmChunk) -> Result<(), OutputClosed> {
-        self.pieces.send((segment, audio)).await.map_err(|_| OutputClosed)
+        self.pieces
+            .send((segment, audio))
+            .await
+            .map_err(|_| OutputClosed)
     }
 
     async fn end_segment(&mut self, _segment: SegmentIndex) -> Result<(), OutputClosed> {
         // Nothing is held back: chunks keep the provider's rate, so there is no filter to flush.
-        if self.pieces.is_closed() { Err(OutputClosed) } else { Ok(()) }
+        if self.pieces.is_closed() {
+            Err(OutputClosed)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -106,14 +127,24 @@ struct Progress {
 impl Progress {
     /// How much the client has played, if it plays what it has.
     fn played(&self, now: Instant) -> Duration {
-        let elapsed = self.started.map_or(Duration::ZERO, |started| now.saturating_duration_since(started));
+        let elapsed = self.started.map_or(Duration::ZERO, |started| {
+            now.saturating_duration_since(started)
+        });
         self.stopped.unwrap_or(elapsed).min(self.sent)
     }
 
     fn head(&self, now: Instant) -> Played {
         let played = self.played(now);
-        match self.segments.iter().rev().find(|(_, begin)| *begin <= played) {
-            Some((segment, begin)) => Played { segment: *segment, within: played - *begin },
+        match self
+            .segments
+            .iter()
+            .rev()
+            .find(|(_, begin)| *begin <= played)
+        {
+            Some((segment, begin)) => Played {
+                segment: *segment,
+                within: played - *begin,
+            },
             None => Played::default(),
         }
     }
@@ -125,7 +156,11 @@ impl Progress {
             Some(started) => *started = (*started).max(played_out),
             None => self.started = Some(now),
         }
-        if self.segments.last().is_none_or(|(last, _)| *last != segment) {
+        if self
+            .segments
+            .last()
+            .is_none_or(|(last, _)| *last != segment)
+        {
             self.segments.push((segment, self.sent));
         }
         self.sent += audio;
@@ -142,20 +177,24 @@ impl Output {
 impl OutputControl for Output {
     fn hold(&self) {
         // The client has up to two seconds already; what is not sent yet is held back.
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.held, true));
+        self.state
+            .send_if_modified(|state| !std::mem::replace(&mut state.held, true));
     }
 
     fn release(&self) {
-        self.state.send_if_modified(|state| std::mem::replace(&mut state.held, false));
+        self.state
+            .send_if_modified(|state| std::mem::replace(&mut state.held, false));
     }
 
     fn finish(&self) {
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.finished, true));
+        self.state
+            .send_if_modified(|state| !std::mem::replace(&mut state.finished, true));
     }
 
     fn cancel(&self) -> Played {
         let now = self.clock.now();
-        self.state.send_if_modified(|state| !std::mem::replace(&mut state.cancelled, true));
+        self.state
+            .send_if_modified(|state| !std::mem::replace(&mut state.cancelled, true));
         let mut progress = lock(&self.progress);
         let played = progress.played(now);
         progress.stopped.get_or_insert(played);
@@ -229,7 +268,11 @@ async fn pace(
 
 fn split(audio: &PcmChunk) -> Vec<PcmChunk> {
     let rate: SampleRate = audio.rate();
-    audio.samples().chunks(CHUNK_SAMPLES).map(|part| PcmChunk::new(part, rate)).collect()
+    audio
+        .samples()
+        .chunks(CHUNK_SAMPLES)
+        .map(|part| PcmChunk::new(part, rate))
+        .collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

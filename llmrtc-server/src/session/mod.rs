@@ -53,7 +53,9 @@ pub(crate) async fn run(
 ) {
     let started_at = shared.clock.wall();
     let session_id = SessionId::random();
-    let issued = shared.handles.issue(session_id, &admitted.principal, admitted.origin.as_ref());
+    let issued = shared
+        .handles
+        .issue(session_id, &admitted.principal, admitted.origin.as_ref());
     let ready = Ready {
         id: issued.handle,
         ice_servers,
@@ -61,8 +63,12 @@ pub(crate) async fn run(
         resume_token: Some(issued.token),
         resume_only: false,
     };
-    let (connection, events, driver) =
-        accept(socket, shared.signal.clone(), ready, Arc::clone(&shared.clock));
+    let (connection, events, driver) = accept(
+        socket,
+        shared.signal.clone(),
+        ready,
+        Arc::clone(&shared.clock),
+    );
     let tasks = shared.tasks.child("session");
     tasks.spawn("connection", |_| driver).detach();
 
@@ -143,7 +149,10 @@ impl Session {
         let mut flush = tokio::time::interval(FLUSH_POLL);
         flush.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reason = loop {
-            let answering = self.conversation.as_ref().is_some_and(Conversation::is_answering);
+            let answering = self
+                .conversation
+                .as_ref()
+                .is_some_and(Conversation::is_answering);
             if answering != audible.is_some() {
                 audible = answering.then(|| shutdown.audible());
             }
@@ -189,14 +198,19 @@ impl Session {
                 let answer = self.negotiate(&sdp).await;
                 self.connection.answer(answer);
             }
-            ConnectionEvent::Resume { session_id, resume_token } => {
+            ConnectionEvent::Resume {
+                session_id,
+                resume_token,
+            } => {
                 let token = resume_token.as_ref().map(|token| token.expose());
                 let reply = self.resume(session_id.expose(), token).await;
                 let result = match reply {
                     ResumeReply::Resumed { .. } => "resumed",
                     ResumeReply::Refused => "refused",
                 };
-                self.shared.metrics.increment(RECONNECTIONS, 1, &[("result", result)]);
+                self.shared
+                    .metrics
+                    .increment(RECONNECTIONS, 1, &[("result", result)]);
                 self.connection.resumed(reply);
             }
             ConnectionEvent::Audio { data, attachments } => self.audio(data, attachments),
@@ -246,7 +260,9 @@ impl Session {
                 }
             }
         }
-        let Some((peer, _)) = &self.peer else { return Err(NegotiateError::Unavailable) };
+        let Some((peer, _)) = &self.peer else {
+            return Err(NegotiateError::Unavailable);
+        };
         match peer.answer(sdp).await {
             Ok(answer) => Ok(answer),
             Err(error) => {
@@ -295,10 +311,14 @@ impl Session {
         let owner = self.owner();
         match self.shared.histories.take(resumed.session_id, &owner).await {
             Ok(history) => self.history = history,
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "session store"),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "session store")
+            }
         }
         let own = std::mem::replace(&mut self.lease, resumed.lease);
-        self.shared.handles.release(own, false, self.shared.clock.now());
+        self.shared
+            .handles
+            .release(own, false, self.shared.clock.now());
         self.conversation = None;
         self.session_id = resumed.session_id;
         self.established = true;
@@ -310,11 +330,19 @@ impl Session {
 
     fn audio(&mut self, data: Bytes, attachments: Vec<Attachment>) {
         let Some(format) = AudioFormat::sniff(&data) else {
-            self.connection.send(ServerMessage::error(ErrorCode::InvalidAudioFormat));
+            self.connection
+                .send(ServerMessage::error(ErrorCode::InvalidAudioFormat));
             return;
         };
         self.established = true;
-        self.conversation().upload(EncodedAudio { data, format, rate: None }, attachments);
+        self.conversation().upload(
+            EncodedAudio {
+                data,
+                format,
+                rate: None,
+            },
+            attachments,
+        );
     }
 
     fn peer_event(&mut self, event: PeerEvent) {
@@ -367,7 +395,11 @@ impl Session {
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
-            TurnEvent::TurnEnded { turn, outcome: Outcome::Failed(error), .. } => {
+            TurnEvent::TurnEnded {
+                turn,
+                outcome: Outcome::Failed(error),
+                ..
+            } => {
                 reference = format!("{:08x}", rand::random::<u32>());
                 tracing::warn!(
                     session = %log_name(self.session_id),
@@ -413,7 +445,11 @@ impl Session {
     fn owner(&self) -> Owner {
         Owner {
             principal: Some(Arc::clone(&self.admitted.principal.subject)),
-            origin: self.admitted.origin.as_ref().map(|origin| origin.to_string().into()),
+            origin: self
+                .admitted
+                .origin
+                .as_ref()
+                .map(|origin| origin.to_string().into()),
         }
     }
 
@@ -434,12 +470,19 @@ impl Session {
         }
         let keep = self.established;
         if let (true, Some(history)) = (keep, history)
-            && let Err(error) = self.shared.histories.put(self.session_id, &self.owner(), history).await
+            && let Err(error) = self
+                .shared
+                .histories
+                .put(self.session_id, &self.owner(), history)
+                .await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "history not kept");
         }
         // After the history is stored: a successor waits for this.
-        let dropped = self.shared.handles.release(self.lease, keep, self.shared.clock.now());
+        let dropped = self
+            .shared
+            .handles
+            .release(self.lease, keep, self.shared.clock.now());
         for session_id in dropped {
             self.shared.forget(session_id).await;
         }

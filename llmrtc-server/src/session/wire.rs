@@ -15,14 +15,25 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
         TurnEvent::UserSpeechStarted => vec![ServerMessage::SpeechStart],
         TurnEvent::UserSpeechEnded => vec![ServerMessage::SpeechEnd],
         TurnEvent::Transcript { text, is_final, .. } => {
-            vec![ServerMessage::Transcript { text: text.to_string(), is_final }]
+            vec![ServerMessage::Transcript {
+                text: text.to_string(),
+                is_final,
+            }]
         }
         TurnEvent::LlmDelta { text, .. } => {
-            vec![ServerMessage::LlmChunk { content: text.to_string(), done: false }]
+            vec![ServerMessage::LlmChunk {
+                content: text.to_string(),
+                done: false,
+            }]
         }
         TurnEvent::LlmDone { text, .. } => vec![
-            ServerMessage::LlmChunk { content: String::new(), done: true },
-            ServerMessage::Llm { text: text.to_string() },
+            ServerMessage::LlmChunk {
+                content: String::new(),
+                done: true,
+            },
+            ServerMessage::Llm {
+                text: text.to_string(),
+            },
         ],
         TurnEvent::SpeechStarted { .. } => vec![ServerMessage::TtsStart],
         TurnEvent::SpeechEnded { .. } => vec![ServerMessage::TtsComplete],
@@ -32,7 +43,12 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
             call_id: call.call_id.to_string(),
             arguments: call.arguments,
         }],
-        TurnEvent::ToolEnded { call, result, duration, .. } => {
+        TurnEvent::ToolEnded {
+            call,
+            result,
+            duration,
+            ..
+        } => {
             let (result, error) = match result {
                 Ok(value) => (Some(value), None),
                 Err(failure) => (None, Some(failure.message)),
@@ -49,7 +65,10 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
             to: to.to_string(),
             reason: reason.to_string(),
         }],
-        TurnEvent::TurnEnded { outcome: Outcome::Failed(error), .. } => {
+        TurnEvent::TurnEnded {
+            outcome: Outcome::Failed(error),
+            ..
+        } => {
             let code = code(&error);
             let message = format!("{} (reference {reference})", code.sentence());
             vec![ServerMessage::Error { code, message }]
@@ -61,7 +80,11 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
 /// The protocol's code for a failed turn. Causes and vendor bodies stay in the log.
 pub(crate) fn code(error: &TurnError) -> ErrorCode {
     let name = ErrorContext::of(error).code;
-    ErrorCode::ALL.iter().copied().find(|code| code.as_str() == name).unwrap_or(ErrorCode::InternalError)
+    ErrorCode::ALL
+        .iter()
+        .copied()
+        .find(|code| code.as_str() == name)
+        .unwrap_or(ErrorCode::InternalError)
 }
 
 #[cfg(test)]
@@ -80,11 +103,23 @@ mod tests {
     fn a_failed_turn_is_one_error_with_a_code_and_no_vendor_text() {
         let vendor = "vendor body with https://internal.example/key=1";
         let table = [
-            (Component::Stt, ErrorKind::Timeout(Phase::Total), "STT_TIMEOUT"),
+            (
+                Component::Stt,
+                ErrorKind::Timeout(Phase::Total),
+                "STT_TIMEOUT",
+            ),
             (Component::Llm, ErrorKind::Disconnected, "LLM_ERROR"),
             (Component::Llm, ErrorKind::RateLimited, "RATE_LIMITED"),
-            (Component::Tts, ErrorKind::Timeout(Phase::FirstEvent), "TTS_TIMEOUT"),
-            (Component::Stt, ErrorKind::InvalidInput, "INVALID_AUDIO_FORMAT"),
+            (
+                Component::Tts,
+                ErrorKind::Timeout(Phase::FirstEvent),
+                "TTS_TIMEOUT",
+            ),
+            (
+                Component::Stt,
+                ErrorKind::InvalidInput,
+                "INVALID_AUDIO_FORMAT",
+            ),
         ];
         for (component, kind, expected) in table {
             let source = ProviderError::new(kind, "vendor", vendor);
@@ -99,7 +134,10 @@ mod tests {
                 panic!("{messages:?}");
             };
             assert_eq!(code.as_str(), expected);
-            assert!(message.contains("7f3a") && !message.contains("vendor"), "{message}");
+            assert!(
+                message.contains("7f3a") && !message.contains("vendor"),
+                "{message}"
+            );
         }
     }
 
@@ -114,7 +152,10 @@ mod tests {
         let messages = messages(event, "7f3a");
         assert!(matches!(
             messages.as_slice(),
-            [ServerMessage::LlmChunk { done: true, .. }, ServerMessage::Llm { .. }]
+            [
+                ServerMessage::LlmChunk { done: true, .. },
+                ServerMessage::Llm { .. }
+            ]
         ));
     }
 }

@@ -1,6 +1,5 @@
 //! The real `llmrtc` process: exit codes, configuration, probes and the way out.
 
-
 use std::{
     path::Path,
     process::{Output, Stdio},

@@ -18,11 +18,7 @@ use llmrtc_providers::echo::{EchoConfig, EchoTts};
 use llmrtc_security::auth::bind::Exposure;
 use llmrtc_server::{
     Server,
-    client::{
-        Call, CallError, CallEvent, Phone,
-        call::play,
-        meter::Meter,
-    },
+    client::{Call, CallError, CallEvent, Phone, call::play, meter::Meter},
     config::Config,
     shutdown::Shutdown,
 };
@@ -48,7 +44,10 @@ pub(crate) static SPEECH: LazyLock<PcmChunk> = LazyLock::new(|| {
 /// Its first words, up to a pause: an utterance for tests that need not hear the whole of it.
 pub(crate) static WORDS: LazyLock<PcmChunk> = LazyLock::new(|| {
     let rate = SPEECH.rate();
-    PcmChunk::new(&SPEECH.samples()[..rate.samples_in(Duration::from_millis(1_450))], rate)
+    PcmChunk::new(
+        &SPEECH.samples()[..rate.samples_in(Duration::from_millis(1_450))],
+        rate,
+    )
 });
 
 /// A configuration from what a file would say.
@@ -63,7 +62,12 @@ pub(crate) fn providers(
     llm: impl LlmProvider + 'static,
     tts: impl TtsProvider + 'static,
 ) -> Providers {
-    Providers { llm: Arc::new(llm), stt: Arc::new(stt), tts: Arc::new(tts), vision: None }
+    Providers {
+        llm: Arc::new(llm),
+        stt: Arc::new(stt),
+        tts: Arc::new(tts),
+        vision: None,
+    }
 }
 
 /// A voice that can be heard: 60 ms per letter.
@@ -92,14 +96,24 @@ impl Site {
         let server = builder.build(address, Exposure::Loopback).await.unwrap();
         let mut running = JoinSet::new();
         let (closing, draining) = (shutdown.clone(), shutdown.clone());
-        let service = server.router().into_make_service_with_connect_info::<SocketAddr>();
+        let service = server
+            .router()
+            .into_make_service_with_connect_info::<SocketAddr>();
         running.spawn(async move {
             let closing = async move { closing.closing().await };
-            axum::serve(listener, service).with_graceful_shutdown(closing).await.unwrap();
+            axum::serve(listener, service)
+                .with_graceful_shutdown(closing)
+                .await
+                .unwrap();
             server.finish().await;
         });
         running.spawn(async move { draining.drain(grace).await });
-        Self { address, shutdown, phone: Phone::new().unwrap(), _running: running }
+        Self {
+            address,
+            shutdown,
+            phone: Phone::new().unwrap(),
+            _running: running,
+        }
     }
 
     pub(crate) async fn with(providers: Providers) -> Self {
@@ -125,7 +139,9 @@ impl Site {
     pub(crate) async fn dial(&self, resume: Option<Resume>) -> Result<Caller, CallError> {
         let mut options = Options::new(self.url());
         options.resume = resume;
-        let call = timeout(PATIENCE, self.phone.call(options)).await.expect("connects in time")?;
+        let call = timeout(PATIENCE, self.phone.call(options))
+            .await
+            .expect("connects in time")?;
         Ok(Caller {
             call,
             said: Vec::new(),
@@ -140,7 +156,10 @@ impl Site {
     /// Status and body of a plain request.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let url = format!("http://{}{path}", self.address);
-        let response = timeout(PATIENCE, reqwest::get(url)).await.expect("answers").unwrap();
+        let response = timeout(PATIENCE, reqwest::get(url))
+            .await
+            .expect("answers")
+            .unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
@@ -227,7 +246,10 @@ impl Caller {
 
     pub(crate) async fn transcript(&mut self) -> String {
         loop {
-            if let ServerMessage::Transcript { text, is_final: true } = self.until("transcript").await
+            if let ServerMessage::Transcript {
+                text,
+                is_final: true,
+            } = self.until("transcript").await
             {
                 return text;
             }
@@ -235,7 +257,9 @@ impl Caller {
     }
 
     pub(crate) async fn reply(&mut self) -> String {
-        let ServerMessage::Llm { text } = self.until("llm").await else { unreachable!() };
+        let ServerMessage::Llm { text } = self.until("llm").await else {
+            unreachable!()
+        };
         text
     }
 
@@ -293,7 +317,11 @@ impl Caller {
                 _ => {}
             }
         }
-        Turn { transcript, reply: text, audible: self.onsets > onsets }
+        Turn {
+            transcript,
+            reply: text,
+            audible: self.onsets > onsets,
+        }
     }
 
     /// Why the connection ended.

@@ -15,7 +15,9 @@ use crate::{
 
 /// An answer that nobody waits out: about 40 s.
 fn long_answer() -> String {
-    (1..=20).map(|n| format!("This is sentence number {n} of many. ")).collect()
+    (1..=20)
+        .map(|n| format!("This is sentence number {n} of many. "))
+        .collect()
 }
 
 /// Every start has its end, in order.
@@ -61,8 +63,19 @@ async fn a_spoken_turn_against_an_openai_compatible_upstream() {
     ] {
         assert!(at(before) < at(after), "{before} < {after}: {kinds:?}");
     }
-    for kind in ["speech-start", "speech-end", "transcript", "llm", "tts-start", "tts-complete"] {
-        assert_eq!(kinds.iter().filter(|other| **other == kind).count(), 1, "{kind}: {kinds:?}");
+    for kind in [
+        "speech-start",
+        "speech-end",
+        "transcript",
+        "llm",
+        "tts-start",
+        "tts-complete",
+    ] {
+        assert_eq!(
+            kinds.iter().filter(|other| **other == kind).count(),
+            1,
+            "{kind}: {kinds:?}"
+        );
     }
     let chunks = caller.said.iter().filter_map(|message| match message {
         ServerMessage::LlmChunk { content, done } => Some((content.as_str(), *done)),
@@ -72,22 +85,37 @@ async fn a_spoken_turn_against_an_openai_compatible_upstream() {
     let text: String = chunks.iter().map(|(content, _)| *content).collect();
     assert_eq!(text, turn.reply);
     let ends: Vec<_> = chunks.iter().map(|(_, done)| *done).collect();
-    assert!(ends.ends_with(&[true]) && !ends[..ends.len() - 1].contains(&true), "{ends:?}");
+    assert!(
+        ends.ends_with(&[true]) && !ends[..ends.len() - 1].contains(&true),
+        "{ends:?}"
+    );
     assert!(chunks.len() > 2, "delivered as it was written");
 
     // Speculation may have asked more than once.
     let heard = vendor.bodies(STT).pop().unwrap();
-    let start = heard.windows(4).position(|bytes| bytes == b"RIFF").expect("a WAV in the form");
+    let start = heard
+        .windows(4)
+        .position(|bytes| bytes == b"RIFF")
+        .expect("a WAV in the form");
     let wav = WavReader::new(heard.slice(start..)).unwrap();
     let utterance = wav.read_all();
     assert_eq!(utterance.rate().hz(), 16_000);
-    let (said, taken) = (SPEECH.duration().as_secs_f64(), utterance.duration().as_secs_f64());
-    assert!((taken - said).abs() < 1.0, "{said} s said, {taken} s transcribed");
+    let (said, taken) = (
+        SPEECH.duration().as_secs_f64(),
+        utterance.duration().as_secs_f64(),
+    );
+    assert!(
+        (taken - said).abs() < 1.0,
+        "{said} s said, {taken} s transcribed"
+    );
     let [chat] = vendor.chats().try_into().unwrap();
-    assert_eq!(chat, [
-        ("system".to_owned(), "Be brief.".to_owned()),
-        ("user".to_owned(), "What is the weather like?".to_owned()),
-    ]);
+    assert_eq!(
+        chat,
+        [
+            ("system".to_owned(), "Be brief.".to_owned()),
+            ("user".to_owned(), "What is the weather like?".to_owned()),
+        ]
+    );
 }
 
 #[tokio::test]
@@ -122,11 +150,22 @@ async fn a_conversation_remembers_and_can_be_interrupted() {
     let history = &requests[2].messages;
     let texts: Vec<_> = history.iter().map(Message::text).collect();
     assert_eq!(texts[1..4], ["And now?", "Good morning.", "And now?"]);
-    let Message::Assistant { text, interrupted: true, .. } = &history[4] else {
+    let Message::Assistant {
+        text,
+        interrupted: true,
+        ..
+    } = &history[4]
+    else {
         panic!("{:?}", history[4]);
     };
-    assert!(!text.is_empty() && text.len() < long_answer().len() / 2, "only what was heard: {text}");
-    assert!(long_answer().starts_with(text.trim_end_matches(" [interrupted by the user]")), "{text}");
+    assert!(
+        !text.is_empty() && text.len() < long_answer().len() / 2,
+        "only what was heard: {text}"
+    );
+    assert!(
+        long_answer().starts_with(text.trim_end_matches(" [interrupted by the user]")),
+        "{text}"
+    );
     assert_eq!(texts[5..], ["And now?"]);
 }
 
@@ -142,7 +181,10 @@ async fn a_microphone_can_be_taken_away_and_shared_again() {
     // Long before the recording is over, and although nothing arrives any more.
     caller.until("speech-end").await;
     let turn = caller.answer().await;
-    assert!(turn.audible, "the voice stays without a microphone: {caller:?}");
+    assert!(
+        turn.audible,
+        "the voice stays without a microphone: {caller:?}"
+    );
     assert_paired(&caller, "speech-start", &["speech-end"]);
 
     for _ in 0..2 {

@@ -62,10 +62,16 @@ impl Vendor {
             requests: Mutex::default(),
             sabotage: Mutex::default(),
         });
-        let router = axum::Router::new().fallback(pass).with_state(Arc::clone(&shared));
+        let router = axum::Router::new()
+            .fallback(pass)
+            .with_state(Arc::clone(&shared));
         let mut running = JoinSet::new();
         running.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, shared, _running: running }
+        Self {
+            address,
+            shared,
+            _running: running,
+        }
     }
 
     /// A server that uses this vendor for everything, with `more` lines of configuration before the providers.
@@ -101,7 +107,11 @@ impl Vendor {
     /// The bodies of the requests to a path.
     pub(crate) fn bodies(&self, path: &str) -> Vec<Bytes> {
         let requests = self.shared.requests.lock().unwrap();
-        requests.iter().filter(|(to, _)| to == path).map(|(_, body)| body.clone()).collect()
+        requests
+            .iter()
+            .filter(|(to, _)| to == path)
+            .map(|(_, body)| body.clone())
+            .collect()
     }
 
     /// Roles and texts of the messages of each request to the model.
@@ -110,7 +120,9 @@ impl Vendor {
             let body: Value = serde_json::from_slice(body).unwrap();
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             let messages = body["messages"].as_array().unwrap().iter();
-            messages.map(|message| (text(&message["role"]), text(&message["content"]))).collect()
+            messages
+                .map(|message| (text(&message["role"]), text(&message["content"])))
+                .collect()
         };
         self.bodies(LLM).iter().map(messages).collect()
     }
@@ -124,12 +136,20 @@ async fn pass(
     body: Bytes,
 ) -> Response<Body> {
     let path = uri.path().to_owned();
-    shared.requests.lock().unwrap().push((path.clone(), body.clone()));
+    shared
+        .requests
+        .lock()
+        .unwrap()
+        .push((path.clone(), body.clone()));
     let sabotage = shared.sabotage.lock().unwrap().get(path.as_str()).copied();
     match sabotage {
         Some(Sabotage::Refuse(status)) => {
             let body = json!({ "error": { "message": VENDOR_TEXT } }).to_string();
-            return response(StatusCode::from_u16(status).unwrap(), "application/json", body.into());
+            return response(
+                StatusCode::from_u16(status).unwrap(),
+                "application/json",
+                body.into(),
+            );
         }
         Some(Sabotage::Hang) => return std::future::pending().await,
         Some(Sabotage::Stall | Sabotage::Die) | None => {}
@@ -144,7 +164,10 @@ async fn pass(
     }
     let answer = request.send().await.unwrap();
     let status = answer.status();
-    let kind = answer.headers()[header::CONTENT_TYPE].to_str().unwrap().to_owned();
+    let kind = answer.headers()[header::CONTENT_TYPE]
+        .to_str()
+        .unwrap()
+        .to_owned();
     let chunks = stream::unfold(answer, |mut answer| async {
         let chunk = answer.chunk().await.unwrap()?;
         Some((Ok::<_, std::io::Error>(chunk), answer))
@@ -164,9 +187,15 @@ async fn pass(
 fn beginning<E>(
     chunks: impl futures_util::Stream<Item = Result<Bytes, E>>,
 ) -> impl futures_util::Stream<Item = Result<Bytes, E>> {
-    chunks.take(1).map(|chunk| chunk.map(|chunk| chunk.slice(..chunk.len() / 2)))
+    chunks
+        .take(1)
+        .map(|chunk| chunk.map(|chunk| chunk.slice(..chunk.len() / 2)))
 }
 
 fn response(status: StatusCode, kind: &str, body: Body) -> Response<Body> {
-    Response::builder().status(status).header(header::CONTENT_TYPE, kind).body(body).unwrap()
+    Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, kind)
+        .body(body)
+        .unwrap()
 }

@@ -153,50 +153,30 @@ async fn synthesise(
         pieces,
         delivered: false,
     };
-    let streaming = tts.streaming().filter(|_| shared.config.streaming_tts);
-    let mut result = match streaming {
-        Some(streaming) => {
-            let (mut backoff, mut attempt) = (Backoff::new(ATTEMPTS), 0);
-            loop {
-                let spoken = stream(
+    let mut streaming = tts.streaming().filter(|_| shared.config.streaming_tts);
+    let (mut backoff, mut attempt) = (Backoff::new(ATTEMPTS), 0);
+    let result = loop {
+        let spoken = match streaming {
+            Some(streaming) => {
+                stream(
                     &shared, streaming, &text, &cx, &watched, &mut watch, &mut out,
                 )
-                .await;
-                let Err(error) = spoken else { break Ok(()) };
-                if out.delivered {
-                    break Err(error);
-                }
-                let again =
-                    shared.try_again(&mut backoff, &mut attempt, Component::Tts, error, &watched);
-                if let Err(error) = again.await {
-                    break Err(error);
-                }
+                .await
             }
-        }
-        None => Err(ProviderError::new(
-            ErrorKind::Unsupported,
-            tts.name(),
-            "does not stream",
-        )),
-    };
-    if result.is_err() && !out.delivered {
-        let (mut backoff, mut attempt) = (
-            Backoff::new(if streaming.is_some() { 1 } else { ATTEMPTS }),
-            0,
-        );
-        result = loop {
-            let spoken = in_one_piece(&shared, &text, &cx, &watched, &mut watch, &mut out).await;
-            let Err(error) = spoken else { break Ok(()) };
-            if out.delivered {
-                break Err(error);
-            }
-            let again =
-                shared.try_again(&mut backoff, &mut attempt, Component::Tts, error, &watched);
-            if let Err(error) = again.await {
-                break Err(error);
-            }
+            None => in_one_piece(&shared, &text, &cx, &watched, &mut watch, &mut out).await,
         };
-    }
+        let Err(error) = spoken else { break Ok(()) };
+        if out.delivered {
+            break Err(error);
+        }
+        let again = shared.try_again(&mut backoff, &mut attempt, Component::Tts, error, &watched);
+        match again.await {
+            Ok(()) => {}
+            // Streaming has had its chances: one in one piece.
+            Err(_) if streaming.take().is_some() => backoff = Backoff::new(1),
+            Err(error) => break Err(error),
+        }
+    };
     watched.tts_done(&shared, watch, &result);
     let _ = out.pieces.send(Piece::Done(result)).await;
 }
