@@ -13,6 +13,11 @@ impl SessionId {
         Self(rand::random())
     }
 
+    /// The first eight digits, for logs: enough to tell two sessions apart.
+    pub fn short(self) -> impl fmt::Display {
+        format!("{:08x}", (self.0 >> 96) as u32)
+    }
+
     /// The id as an integer, for deterministic tests.
     pub const fn from_u128(value: u128) -> Self {
         Self(value)

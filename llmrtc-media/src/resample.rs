@@ -1,5 +1,7 @@
 //! Band-limited sample rate conversion without seams.
 
+use std::{fmt, sync::Arc};
+
 use llmrtc_core::audio::SampleRate;
 
 /// Filter length in samples of the lower of the two rates. 48 leave everything below 0.84 × Nyquist untouched and put
@@ -16,15 +18,9 @@ const CUTOFF: f64 = 0.92;
 /// error of 1/2048 sample stays below 16-bit speech noise.
 const MAX_PHASES: u64 = 1_024;
 
-/// Resamples mono PCM, keeping filter state between calls so that a stream has no seams.
-///
-/// Output is aligned with the input: filtering adds no offset, it only holds back the newest samples (24 of the lower
-/// rate) until their neighbours arrive. A stream of `n` samples yields `⌈n × target / source⌉` in all.
-///
-/// # Source
-/// J. O. Smith, *Digital Audio Resampling*, <https://ccrma.stanford.edu/~jos/resample/>.
-#[derive(Debug)]
-pub struct Resampler {
+/// What converts one rate to another, without the state of a stream. Between rates without a common measure it takes
+/// milliseconds to design and hundreds of kilobytes to keep, so streams share it.
+pub struct Filter {
     from: SampleRate,
     to: SampleRate,
     /// Reduced ratio: `up` output samples last as long as `down` input samples.
@@ -34,17 +30,10 @@ pub struct Resampler {
     table: Vec<f32>,
     phases: u64,
     taps: usize,
-    /// Input not yet out of the filter's reach; starts with `taps / 2 - 1` zeros at the beginning of a stream.
-    window: Vec<f32>,
-    /// Where the next output lies: `whole` samples into `window` (of the filter's first tap), plus `fraction / up`.
-    whole: usize,
-    fraction: u64,
-    taken: u64,
-    given: u64,
 }
 
-impl Resampler {
-    /// A resampler at the beginning of a stream.
+impl Filter {
+    /// Designs the filter.
     pub fn new(from: SampleRate, to: SampleRate) -> Self {
         let (source, target) = (u64::from(from.hz()), u64::from(to.hz()));
         let measure = gcd(source, target);
@@ -55,9 +44,9 @@ impl Resampler {
             let stretch = (down as f64 / up as f64).max(1.0);
             let taps = ((TAPS as f64 * stretch).ceil() as usize).next_multiple_of(8);
             let phases = up.min(MAX_PHASES);
-            (phases, taps, filter(phases, taps, stretch))
+            (phases, taps, coefficients(phases, taps, stretch))
         };
-        let mut resampler = Self {
+        Self {
             from,
             to,
             up,
@@ -65,6 +54,55 @@ impl Resampler {
             table,
             phases,
             taps,
+        }
+    }
+
+    /// The rate of the input.
+    pub fn from(&self) -> SampleRate {
+        self.from
+    }
+
+    /// The rate of the output.
+    pub fn to(&self) -> SampleRate {
+        self.to
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Filter({} → {} Hz)", self.from.hz(), self.to.hz())
+    }
+}
+
+/// Resamples mono PCM, keeping filter state between calls so that a stream has no seams.
+///
+/// Output is aligned with the input: filtering adds no offset, it only holds back the newest samples (24 of the lower
+/// rate) until their neighbours arrive. A stream of `n` samples yields `⌈n × target / source⌉` in all.
+///
+/// # Source
+/// J. O. Smith, *Digital Audio Resampling*, <https://ccrma.stanford.edu/~jos/resample/>.
+#[derive(Debug)]
+pub struct Resampler {
+    filter: Arc<Filter>,
+    /// Input not yet out of the filter's reach; starts with `taps / 2 - 1` zeros at the beginning of a stream.
+    window: Vec<f32>,
+    /// Where the next output lies: `whole` samples into `window` (of the filter's first tap), plus `fraction / up`.
+    whole: usize,
+    fraction: u64,
+    taken: u64,
+    given: u64,
+}
+
+impl Resampler {
+    /// A resampler at the beginning of a stream, with a filter of its own.
+    pub fn new(from: SampleRate, to: SampleRate) -> Self {
+        Self::with(Arc::new(Filter::new(from, to)))
+    }
+
+    /// A resampler at the beginning of a stream.
+    pub fn with(filter: Arc<Filter>) -> Self {
+        let mut resampler = Self {
+            filter,
             window: Vec::new(),
             whole: 0,
             fraction: 0,
@@ -77,17 +115,17 @@ impl Resampler {
 
     /// The rate of the input.
     pub fn from(&self) -> SampleRate {
-        self.from
+        self.filter.from
     }
 
     /// The rate of the output.
     pub fn to(&self) -> SampleRate {
-        self.to
+        self.filter.to
     }
 
     /// Appends to `output` whatever `input` completes.
     pub fn process(&mut self, input: &[i16], output: &mut Vec<i16>) {
-        if self.taps == 0 {
+        if self.filter.taps == 0 {
             output.extend_from_slice(input);
             return;
         }
@@ -99,9 +137,9 @@ impl Resampler {
 
     /// Appends the held-back end of the stream to `output` and starts a new one.
     pub fn flush(&mut self, output: &mut Vec<i16>) {
-        if self.taps != 0 {
-            let total = (self.taken * self.up).div_ceil(self.down);
-            let padded = self.window.len() + self.taps;
+        if self.filter.taps != 0 {
+            let total = (self.taken * self.filter.up).div_ceil(self.filter.down);
+            let padded = self.window.len() + self.filter.taps;
             self.window.resize(padded, 0.0);
             self.filter_available(output, total);
         }
@@ -111,22 +149,30 @@ impl Resampler {
     /// Starts a new stream, dropping what was held back.
     pub fn reset(&mut self) {
         self.window.clear();
-        self.window.resize((self.taps / 2).saturating_sub(1), 0.0);
+        self.window.resize((self.filter.taps / 2).saturating_sub(1), 0.0);
         (self.whole, self.fraction, self.taken, self.given) = (0, 0, 0, 0);
     }
 
     fn filter_available(&mut self, output: &mut Vec<i16>, limit: u64) {
+        let &Filter {
+            up,
+            down,
+            phases,
+            taps,
+            ref table,
+            ..
+        } = &*self.filter;
         while self.given < limit {
-            let Some(window) = self.window.get(self.whole..self.whole + self.taps) else {
+            let Some(window) = self.window.get(self.whole..self.whole + taps) else {
                 break;
             };
-            let phase = (self.fraction * self.phases / self.up) as usize;
-            let coefficients = &self.table[phase * self.taps..][..self.taps];
+            let phase = (self.fraction * phases / up) as usize;
+            let coefficients = &table[phase * taps..][..taps];
             output.push(dot(window, coefficients).round().clamp(-32_768.0, 32_767.0) as i16);
             self.given += 1;
-            self.fraction += self.down;
-            self.whole += (self.fraction / self.up) as usize;
-            self.fraction %= self.up;
+            self.fraction += down;
+            self.whole += (self.fraction / up) as usize;
+            self.fraction %= up;
         }
         let spent = self.whole.min(self.window.len());
         self.window.drain(..spent);
@@ -147,7 +193,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 /// Kaiser-windowed sinc, one row of taps for each fraction of an input sample, every row with unit gain at zero
 /// frequency so that phases do not modulate the signal.
-fn filter(phases: u64, taps: usize, stretch: f64) -> Vec<f32> {
+fn coefficients(phases: u64, taps: usize, stretch: f64) -> Vec<f32> {
     let cutoff = CUTOFF / stretch;
     let centre = (taps / 2 - 1) as f64;
     let half = (taps / 2) as f64;

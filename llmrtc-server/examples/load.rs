@@ -367,6 +367,7 @@ async fn crowd(count: usize, speech: &PcmChunk, seconds: u64) -> anyhow::Result<
     sleep(Duration::from_secs(1)).await;
     let listening = cost(&server, Duration::from_secs(seconds - 2)).await? / count as f64;
     drop(players);
+    let connected = server.rss_mib()?;
 
     let until = now() + Duration::from_secs(seconds);
     let mut talkers = JoinSet::new();
@@ -397,6 +398,7 @@ async fn crowd(count: usize, speech: &PcmChunk, seconds: u64) -> anyhow::Result<
         "cpu_percent_talking": round(talking),
         "rss_mib": round(rss),
         "rss_per_session_mib": round((rss - before) / count as f64),
+        "rss_connected_mib": round(connected),
         "response_p50_ms": percentile(&mut responses, 0.5),
         "response_p95_ms": percentile(&mut responses, 0.95),
         "turns": responses.len(),

@@ -1,40 +1,35 @@
 //! The reference server: one listener, one [`Server`], until the shutdown is over.
 
-use std::{future::Future, net::SocketAddr};
+mod http;
 
 use anyhow::Context;
-use axum::Router;
 use llmrtc_security::auth::bind::Exposure;
 use tokio::net::TcpListener;
 
 use crate::{config::Config, listen::listen, server::Server, shutdown::Shutdown};
 
-/// Runs the server until the shutdown is over.
+/// Runs the server until the shutdown is over. A shutdown that begins before the server is ready ends it there.
 ///
 /// # Errors
 /// When a socket cannot be opened or a provider cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
-    let main = listen(&config.server).await?;
     let (grace, metrics_bind) = (config.shutdown.grace, config.server.metrics_bind);
-    if main.exposure == Exposure::OpenToNetwork {
-        tracing::warn!(address = %main.address, "anybody who reaches this address can talk at your cost");
-    }
-    let playground = config.server.playground;
-    let server = Server::builder(config)
-        .shutdown(shutdown.clone())
-        .build(main.address, main.exposure)
-        .await?;
-    tracing::info!(address = %main.address, "listening");
-    if playground {
-        tracing::info!("open http://{}/ in a browser to talk", main.address);
-    }
+    let start = start(config, shutdown.clone());
+    let (listener, server) = tokio::select! {
+        biased;
+        () = shutdown.draining() => return Ok(()),
+        started = start => started?,
+    };
 
-    let web = serve(main.listener, server.router(), shutdown.clone());
+    let web = async {
+        http::serve(listener, server.router(), shutdown.clone()).await;
+        anyhow::Ok(())
+    };
     let numbers = async {
         if let Some(address) = metrics_bind {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-            serve(listener, server.metrics_router(), shutdown.clone()).await?;
+            http::serve(listener, server.metrics_router(), shutdown.clone()).await;
         }
         anyhow::Ok(())
     };
@@ -47,16 +42,67 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: Shutdown,
-) -> impl Future<Output = anyhow::Result<()>> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let closing = async move { shutdown.closing().await };
-    async move {
-        Ok(axum::serve(listener, service)
-            .with_graceful_shutdown(closing)
-            .await?)
+async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<(TcpListener, Server)> {
+    let main = listen(&config.server).await?;
+    if main.exposure == Exposure::OpenToNetwork {
+        tracing::warn!(address = %main.address, "anybody who reaches this address can talk at your cost");
+    }
+    let playground = config.server.playground;
+    let server = Server::builder(config)
+        .shutdown(shutdown)
+        .build(main.address, main.exposure)
+        .await?;
+    tracing::info!(address = %main.address, "listening");
+    if playground {
+        tracing::info!("open http://{}/ in a browser to talk", main.address);
+    }
+    Ok((main.listener, server))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Duration};
+
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::config::load::{Environment, Overrides, load};
+
+    /// A model server that takes the connection and never says a word.
+    struct Stuck(String);
+
+    impl Environment for Stuck {
+        fn variables(&self) -> Vec<(String, String)> {
+            [
+                ("LLM_PROVIDER", "lmstudio"),
+                ("LMSTUDIO_BASE_URL", self.0.as_str()),
+                ("STT_PROVIDER", "echo"),
+                ("TTS_PROVIDER", "echo"),
+                ("PORT", "0"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec()
+        }
+
+        fn directory(&self) -> PathBuf {
+            PathBuf::from("no-such-directory")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_during_a_stuck_start_is_obeyed() {
+        let model = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/v1", model.local_addr().unwrap());
+        let config = load(&Stuck(url), Overrides::default()).unwrap().config;
+        let shutdown = Shutdown::new();
+        let signal = async {
+            let (mut socket, _) = model.accept().await.unwrap();
+            shutdown.begin();
+            // The question is given up, with the connection that it was asked on.
+            tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+        };
+        let both = async { tokio::join!(run(config, shutdown.clone()), signal) };
+        let (run, _) = timeout(Duration::from_secs(3), both).await.expect("nobody waits for the model");
+        run.unwrap();
     }
 }

@@ -41,8 +41,8 @@ use crate::{
 
 /// How long observers may take to see the last events.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long providers may take to say goodbye (PL3).
-const PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long providers may take to say goodbye: less than the whole closing may take (PL3).
+const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Assembles a [`Server`]. Everything has a default that comes from the configuration.
 #[must_use]

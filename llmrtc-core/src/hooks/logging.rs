@@ -91,7 +91,7 @@ impl LoggingObserver {
         let turn = cx.turn_id.0;
         match event {
             HookEvent::TurnStart => {
-                let (session, audio_size) = (cx.session_id, audio_size(cx));
+                let (session, audio_size) = (cx.session_id.short(), audio_size(cx));
                 log!(self, INFO, turn, %session, audioSize = audio_size, "Turn started");
             }
             HookEvent::SttStart { .. } => {
@@ -209,7 +209,18 @@ impl LoggingObserver {
                 error,
             } => {
                 let (component, wait) = (component.label(), ms(*wait));
-                log!(self, WARN, turn, component, attempt, wait, %error, "Trying again");
+                let (provider, kind) = (error.provider(), error.kind());
+                log!(
+                    self,
+                    WARN,
+                    turn,
+                    component,
+                    attempt,
+                    wait,
+                    provider,
+                    ?kind,
+                    "Trying again"
+                );
             }
             HookEvent::TurnEnd {
                 outcome, timing, ..
@@ -229,13 +240,17 @@ impl LoggingObserver {
     }
 
     fn stage_failed(&self, turn: u64, stage: &'static str, error: &TurnError) {
-        let code = ErrorContext::of(error).code;
+        let context = ErrorContext::of(error);
+        // A vendor's sentence may quote the request, and with it the caller.
+        let sentence = describe(error);
         log!(
             self,
             ERROR,
             turn,
-            code,
-            error = describe(error).as_str(),
+            code = context.code,
+            provider = context.provider.as_deref(),
+            kind = error.kind().map(tracing::field::debug),
+            error = self.payload(&sentence, RESPONSE_LIMIT),
             "{stage} failed"
         );
     }
@@ -248,7 +263,7 @@ impl LoggingObserver {
                 transport,
             } => {
                 let connection = &**connection_id;
-                log!(self, INFO, session = %session_id, connection, transport, "Connection established");
+                log!(self, INFO, session = %session_id.short(), connection, transport, "Connection established");
             }
             ServerEvent::Disconnect {
                 session_id,
@@ -257,16 +272,16 @@ impl LoggingObserver {
                 ..
             } => {
                 let duration = ms(timing.duration);
-                log!(self, INFO, session = %session_id, duration, turns, "Connection closed");
+                log!(self, INFO, session = %session_id.short(), duration, turns, "Connection closed");
             }
             ServerEvent::SpeechStart { session_id, at } => {
                 let timestamp = unix_ms(*at);
-                log!(self, DEBUG, session = %session_id, timestamp, "Speech started");
+                log!(self, DEBUG, session = %session_id.short(), timestamp, "Speech started");
             }
             ServerEvent::SpeechEnd {
                 session_id, audio, ..
             } => {
-                log!(self, DEBUG, session = %session_id, audioDuration = ms(*audio), "Speech ended");
+                log!(self, DEBUG, session = %session_id.short(), audioDuration = ms(*audio), "Speech ended");
             }
             ServerEvent::Error { context, error } => self.error(context, error),
         }
@@ -281,7 +296,9 @@ impl LoggingObserver {
             // `stage_failed` has written it.
             return;
         }
-        let session = context.session_id.map(tracing::field::display);
+        let session = context
+            .session_id
+            .map(|id| tracing::field::display(id.short()));
         let turn = context.turn_id.map(|turn| turn.0);
         let details = context.details.as_deref();
         log!(

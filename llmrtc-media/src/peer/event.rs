@@ -39,7 +39,11 @@ pub enum PeerEvent {
     DataClosed,
     /// The caller's voice.
     Speech(SpeechEvent),
-    /// Whether audio reaches the remote changed.
+    /// Whether the remote takes audio from us changed, by an offer and its answer. Short losses of the network leave it
+    /// alone, so this is what decides where speech goes.
+    AudioNegotiated(bool),
+    /// Whether audio reaches the remote changed: it takes audio, and the transport is up. Off, playout stands still and
+    /// goes on from the same sample later.
     AudioSendable(bool),
     /// The peer is gone. The last event.
     Closed(CloseReason),

@@ -145,6 +145,7 @@ impl PeerFactory {
         let shared = Arc::new(Shared {
             data,
             outbound,
+            audio_negotiated: AtomicBool::new(false),
             sendable: AtomicBool::new(false),
         });
         let owner = Owner::new(Start {
@@ -264,6 +265,12 @@ impl Peer {
     /// false, playout stands still.
     pub fn sink(&self) -> Arc<dyn AudioSink> {
         Arc::clone(&self.handle.sink)
+    }
+
+    /// Whether the remote takes audio from us, as negotiated: it has shared a microphone once and not declined our speech
+    /// since. Stays true while the transport is down; false once the peer is closed.
+    pub fn audio_negotiated(&self) -> bool {
+        self.handle.shared.audio_negotiated.load(Ordering::Acquire)
     }
 
     /// Whether audio reaches the remote: it has shared a microphone once, still takes audio, and is connected.

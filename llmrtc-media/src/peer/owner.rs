@@ -81,6 +81,9 @@ pub(super) enum Change {
 pub(super) struct Shared {
     pub(super) data: Arc<DataPort>,
     pub(super) outbound: Arc<OutboundQueue>,
+    /// Whether the remote takes audio from us, as negotiated.
+    pub(super) audio_negotiated: AtomicBool,
+    /// The same, and the transport is up.
     pub(super) sendable: AtomicBool,
 }
 
@@ -119,8 +122,6 @@ pub(super) struct Owner {
     /// Cancelled by tasks that find the peer broken.
     overrun: CancellationToken,
     connected: bool,
-    /// Whether the remote takes audio from us, as negotiated.
-    audio_negotiated: bool,
     /// What the remote said last, and, for an offerer, whether our offer is still open.
     remote: Option<Description>,
 }
@@ -156,7 +157,6 @@ impl Owner {
             tasks: start.tasks,
             overrun: CancellationToken::new(),
             connected: false,
-            audio_negotiated: false,
             remote: None,
         };
         let packets = start.packets;
@@ -412,14 +412,22 @@ impl Owner {
             }),
             _ => None,
         };
-        self.audio_negotiated = outlet.is_some();
+        let negotiated = outlet.is_some();
         self.outlet.send_replace(outlet);
         self.remote = Some(theirs);
+        if self
+            .shared
+            .audio_negotiated
+            .swap(negotiated, Ordering::AcqRel)
+            != negotiated
+        {
+            self.emit(PeerEvent::AudioNegotiated(negotiated));
+        }
         self.update_sendable();
     }
 
     fn update_sendable(&mut self) {
-        let sendable = self.connected && self.audio_negotiated;
+        let sendable = self.connected && self.shared.audio_negotiated.load(Ordering::Acquire);
         if self.shared.sendable.swap(sendable, Ordering::AcqRel) != sendable {
             self.pipeline.set_sending(sendable);
             self.emit(PeerEvent::AudioSendable(sendable));
@@ -514,6 +522,7 @@ impl Owner {
         } = self;
         tracing::debug!(?reason, "peer closed");
         shared.data.close();
+        shared.audio_negotiated.store(false, Ordering::Release);
         shared.sendable.store(false, Ordering::Release);
         pipeline.set_sending(false);
         microphone.negotiated(None);

@@ -1,20 +1,21 @@
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use llmrtc_core::{
-    audio::SampleRate,
+    audio::PcmChunk,
     id::TurnId,
     playout::{OUTPUT_QUEUE, OutputClosed, Played, PlayoutEvent, SegmentIndex},
 };
 use tokio::sync::mpsc;
 
-use crate::codec::opus::{FRAME, FRAME_SAMPLES};
-
-const RATE: SampleRate = SampleRate::HZ_48000;
+use super::{RATE, queue::Queue};
+use crate::{
+    codec::opus::{FRAME, FRAME_SAMPLES},
+    resample::Filter,
+};
 
 /// How far sending may run ahead of the media clock, and how far behind it may catch up. Beyond, the clock is re-anchored:
 /// a burst would be played sped up by the receiver.
@@ -111,12 +112,7 @@ struct Turn {
     key: TurnKey,
     id: TurnId,
     notify: mpsc::Sender<PlayoutEvent>,
-    queue: VecDeque<Piece>,
-    queued_samples: usize,
-    /// The newest segment written.
-    newest: SegmentIndex,
-    /// Whether `newest` has all its audio.
-    complete: bool,
+    queue: Queue,
     /// Everything was written.
     finished: bool,
     held: bool,
@@ -127,16 +123,9 @@ struct Turn {
     played: Arc<Mutex<Played>>,
 }
 
-struct Piece {
-    segment: SegmentIndex,
-    samples: Vec<i16>,
-    /// How many of them were played.
-    taken: usize,
-}
-
 impl fmt::Debug for Turn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let queued = RATE.duration_of(self.queued_samples);
+        let queued = self.queue.duration();
         write!(f, "Turn({:?}, {queued:?} queued)", self.id)
     }
 }
@@ -144,49 +133,14 @@ impl fmt::Debug for Turn {
 impl Turn {
     /// Whether a frame can be made: a whole one, or the rest of what will come.
     fn is_ready(&self) -> bool {
-        let whole = self.queued_samples >= FRAME_SAMPLES;
-        let rest = self.queued_samples > 0 && (self.finished || self.complete);
+        let samples = self.queue.ready_samples();
+        let whole = samples >= FRAME_SAMPLES;
+        let rest = samples > 0 && (self.finished || self.queue.is_complete());
         !self.held && (whole || rest)
     }
 
     fn is_drained(&self) -> bool {
-        self.finished && self.queued_samples == 0
-    }
-
-    /// Copies the next samples without playing them; returns how many there were.
-    fn peek(&self, out: &mut [i16]) -> usize {
-        let mut filled = 0;
-        for piece in &self.queue {
-            let rest = &piece.samples[piece.taken..];
-            let samples = rest.len().min(out.len() - filled);
-            out[filled..filled + samples].copy_from_slice(&rest[..samples]);
-            filled += samples;
-            if filled == out.len() {
-                break;
-            }
-        }
-        filled
-    }
-
-    /// Plays `samples`, which are queued.
-    fn advance(&mut self, mut samples: usize) {
-        self.queued_samples -= samples;
-        let mut played = self.played.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(piece) = self.queue.front_mut().filter(|_| samples > 0) {
-            let step = samples.min(piece.samples.len() - piece.taken);
-            if played.segment != piece.segment {
-                *played = Played {
-                    segment: piece.segment,
-                    within: Duration::ZERO,
-                };
-            }
-            played.within += RATE.duration_of(step);
-            piece.taken += step;
-            samples -= step;
-            if piece.taken == piece.samples.len() {
-                self.queue.pop_front();
-            }
-        }
+        self.finished && self.queue.ready_samples() == 0
     }
 
     /// A full channel loses news: the listener has fallen behind and will ask `played`.
@@ -235,10 +189,7 @@ impl Playout {
                 key,
                 id: turn,
                 notify,
-                queue: VecDeque::new(),
-                queued_samples: 0,
-                newest: 0,
-                complete: false,
+                queue: Queue::default(),
                 finished: false,
                 held: false,
                 flowing: false,
@@ -268,31 +219,22 @@ impl Playout {
     /// # Errors
     /// [`OutputClosed`] when the turn is over.
     pub fn has_room(&mut self, key: TurnKey, audio: Duration) -> Result<bool, OutputClosed> {
-        let queued = RATE.duration_of(self.turn(key)?.queued_samples);
+        let queued = self.turn(key)?.queue.duration();
         Ok(queued + audio <= OUTPUT_QUEUE || queued <= OVERSIZE_MARGIN)
     }
 
-    /// Queues 48 kHz samples.
+    /// Queues audio of any rate; `filter` is one from that rate to 48 kHz.
     ///
     /// # Errors
     /// [`OutputClosed`] when the turn is over.
-    pub fn push(
+    pub fn write(
         &mut self,
         key: TurnKey,
         segment: SegmentIndex,
-        samples: Vec<i16>,
+        audio: PcmChunk,
+        filter: &Arc<Filter>,
     ) -> Result<(), OutputClosed> {
-        let turn = self.turn(key)?;
-        turn.newest = segment;
-        turn.complete = false;
-        turn.queued_samples += samples.len();
-        if !samples.is_empty() {
-            turn.queue.push_back(Piece {
-                segment,
-                samples,
-                taken: 0,
-            });
-        }
+        self.turn(key)?.queue.write(segment, audio, filter);
         Ok(())
     }
 
@@ -301,13 +243,14 @@ impl Playout {
     /// # Errors
     /// [`OutputClosed`] when the turn is over.
     pub fn end_segment(&mut self, key: TurnKey) -> Result<(), OutputClosed> {
-        self.turn(key)?.complete = true;
+        self.turn(key)?.queue.end_segment();
         Ok(())
     }
 
     /// Says that everything was written. Late calls do nothing.
     pub fn finish(&mut self, key: TurnKey) {
         if let Ok(turn) = self.turn(key) {
+            turn.queue.end_segment();
             turn.finished = true;
         }
     }
@@ -330,7 +273,7 @@ impl Playout {
         let Some(turn) = self.turn.take() else { return };
         if turn.flowing {
             let mut tail = vec![0; CANCEL_FADE_SAMPLES];
-            let samples = turn.peek(&mut tail);
+            let samples = turn.queue.peek(&mut tail);
             fade_out(&mut tail, samples, CANCEL_FADE_SAMPLES);
             self.farewell = tail;
         }
@@ -389,8 +332,10 @@ impl Playout {
             return false;
         };
         if ready {
-            let samples = turn.peek(pcm);
-            turn.advance(samples);
+            let samples = turn.queue.peek(pcm);
+            let mut played = turn.played.lock().unwrap_or_else(PoisonError::into_inner);
+            turn.queue.advance(samples, &mut played);
+            drop(played);
             if !turn.started {
                 turn.started = true;
                 turn.tell(PlayoutEvent::Started {
@@ -407,9 +352,9 @@ impl Playout {
             return false;
         }
         // Speech stops here for a while: soften the edge with samples that will be played again, in full, later.
-        let samples = turn.peek(&mut pcm[..FADE_SAMPLES]);
+        let samples = turn.queue.peek(&mut pcm[..FADE_SAMPLES]);
         fade_out(pcm, samples, FADE_SAMPLES);
-        if !turn.held && !turn.complete && !turn.finished {
+        if !turn.held && !turn.finished && !turn.queue.is_complete() {
             turn.tell(PlayoutEvent::Underrun { turn: turn.id });
         }
         samples > 0

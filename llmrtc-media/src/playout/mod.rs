@@ -4,9 +4,15 @@
 //! session that controls it, and the media thread that sends.
 
 mod engine;
+mod queue;
 mod speaker;
+
+use llmrtc_core::audio::SampleRate;
 
 pub use self::{
     engine::{Frame, Playout, TurnKey},
     speaker::Speaker,
 };
+
+/// Everything leaves at the media clock of Opus.
+const RATE: SampleRate = SampleRate::HZ_48000;

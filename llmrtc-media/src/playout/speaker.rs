@@ -6,7 +6,7 @@ use std::{
 
 use async_trait::async_trait;
 use llmrtc_core::{
-    audio::{PcmChunk, SampleRate},
+    audio::PcmChunk,
     id::TurnId,
     playout::{
         AudioSink, AudioWriter, OutputClosed, OutputControl, Played, PlayoutEvent, SegmentIndex,
@@ -15,8 +15,11 @@ use llmrtc_core::{
 };
 use tokio::sync::{Notify, mpsc};
 
-use super::engine::{Frame, Playout, TurnKey};
-use crate::{codec::opus::FRAME_SAMPLES, resample::Resampler};
+use super::{
+    RATE,
+    engine::{Frame, Playout, TurnKey},
+};
+use crate::{codec::opus::FRAME_SAMPLES, resample::Filter};
 
 /// A [`Playout`] shared by the tasks that write and control turns and the thread that sends. Clones share it.
 #[derive(Clone)]
@@ -87,7 +90,8 @@ impl AudioSink for Speaker {
             writer: Box::new(Writer {
                 shared: Arc::clone(&self.0),
                 key,
-                segment: None,
+                filter: None,
+                open: None,
             }),
             control: Arc::new(Control {
                 shared: Arc::clone(&self.0),
@@ -107,22 +111,10 @@ impl fmt::Debug for Speaker {
 struct Writer {
     shared: Arc<Shared>,
     key: TurnKey,
-    /// The open segment and its resampler.
-    segment: Option<(SegmentIndex, Resampler)>,
-}
-
-impl Writer {
-    /// Queues the tail of the open segment, which is at most a few milliseconds and always fits.
-    fn close_segment(&mut self) -> Result<(), OutputClosed> {
-        if let Some((segment, mut resampler)) = self.segment.take() {
-            let mut tail = Vec::new();
-            resampler.flush(&mut tail);
-            let mut playout = self.shared.playout();
-            playout.push(self.key, segment, tail)?;
-            playout.end_segment(self.key)?;
-        }
-        Ok(())
-    }
+    /// For the rate of the newest audio. Designed here: media threads have no time for it.
+    filter: Option<Arc<Filter>>,
+    /// The segment that has not ended.
+    open: Option<SegmentIndex>,
 }
 
 #[async_trait]
@@ -139,28 +131,24 @@ impl AudioWriter for Writer {
             room.await;
         }
         // From here on nothing waits: the piece is queued whole.
-        let joins =
-            |open: &(SegmentIndex, Resampler)| open.0 == segment && open.1.from() == audio.rate();
-        if !self.segment.as_ref().is_some_and(joins) {
-            self.close_segment()?;
-        }
-        let (_, resampler) = self
-            .segment
-            .get_or_insert_with(|| (segment, Resampler::new(audio.rate(), SampleRate::HZ_48000)));
-        let mut samples = Vec::new();
-        resampler.process(audio.samples(), &mut samples);
-        self.shared.playout().push(self.key, segment, samples)?;
+        let filter = match &self.filter {
+            Some(filter) if filter.from() == audio.rate() => filter,
+            _ => self
+                .filter
+                .insert(Arc::new(Filter::new(audio.rate(), RATE))),
+        };
+        self.shared
+            .playout()
+            .write(self.key, segment, audio, filter)?;
+        self.open = Some(segment);
         (self.shared.wake)();
         Ok(())
     }
 
     async fn end_segment(&mut self, segment: SegmentIndex) -> Result<(), OutputClosed> {
-        if self
-            .segment
-            .as_ref()
-            .is_some_and(|(open, _)| *open == segment)
-        {
-            self.close_segment()?;
+        if self.open == Some(segment) {
+            self.open = None;
+            self.shared.playout().end_segment(self.key)?;
         }
         (self.shared.wake)();
         Ok(())

@@ -25,22 +25,20 @@ const CHUNK_SAMPLES: usize = 16 * 1024;
 /// Pieces between synthesis and the pacer. Full: synthesis waits.
 const PIECE_QUEUE: usize = 16;
 
-/// Delivers one chunk to the client.
-pub(crate) trait ChunkOut: Send + Sync + 'static {
-    /// Must not block.
-    fn send(&self, chunk: PcmChunk);
-}
-
 /// An [`AudioSink`] that paces chunks and assumes that the client plays them at once.
 pub(crate) struct ChunkSink {
-    out: Arc<dyn ChunkOut>,
+    out: mpsc::Sender<(TurnId, PcmChunk)>,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
     current: Mutex<Option<Arc<Output>>>,
 }
 
 impl ChunkSink {
-    pub(crate) fn new(out: Arc<dyn ChunkOut>, tasks: &Tasks, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        out: mpsc::Sender<(TurnId, PcmChunk)>,
+        tasks: &Tasks,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             out,
             tasks: tasks.child("tts-chunks"),
@@ -62,13 +60,7 @@ impl AudioSink for ChunkSink {
         if let Some(previous) = previous {
             previous.cancel();
         }
-        let pacer = pace(
-            turn,
-            Arc::clone(&output),
-            Arc::clone(&self.out),
-            pieces,
-            notify,
-        );
+        let pacer = pace(turn, Arc::clone(&output), self.out.clone(), pieces, notify);
         self.tasks.spawn("tts-chunk-pacer", |_| pacer).detach();
         TurnOutput {
             writer: Box::new(Writer { pieces: pieces_in }),
@@ -209,7 +201,7 @@ impl OutputControl for Output {
 async fn pace(
     turn: TurnId,
     output: Arc<Output>,
-    out: Arc<dyn ChunkOut>,
+    out: mpsc::Sender<(TurnId, PcmChunk)>,
     mut pieces: mpsc::Receiver<(SegmentIndex, PcmChunk)>,
     notify: mpsc::Sender<PlayoutEvent>,
 ) {
@@ -243,7 +235,11 @@ async fn pace(
                 progress.send(segment, chunk.duration(), now);
                 first
             };
-            out.send(chunk);
+            tokio::select! {
+                biased;
+                () = output.reached(|state| state.cancelled) => return,
+                sent = out.send((turn, chunk)) => if sent.is_err() { return },
+            }
             if first {
                 let _ = notify.send(PlayoutEvent::Started { turn, at: now }).await;
             }

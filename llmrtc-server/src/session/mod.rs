@@ -6,14 +6,15 @@
 mod chunk_sink;
 mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use llmrtc_core::{
     audio::{AudioFormat, EncodedAudio, PcmChunk},
     history::HistorySnapshot,
     hooks::{ServerEvent, Timing},
-    id::SessionId,
+    id::{SessionId, TurnId},
     message::Attachment,
     playout::AudioSink,
     session::{Owner, SessionStore},
@@ -21,7 +22,10 @@ use llmrtc_core::{
     telemetry::RECONNECTIONS,
     turn::{Conversation, ConversationParts, Outcome, TurnEvent},
 };
-use llmrtc_media::peer::{DataMessage, Peer, PeerEvent, PeerEvents};
+use llmrtc_media::{
+    error::PeerError,
+    peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
+};
 use llmrtc_security::auth::resume::{Attempt, Lease, RefusalCause, Revoked};
 use llmrtc_signal::{
     connection::{
@@ -32,7 +36,7 @@ use llmrtc_signal::{
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
-use self::chunk_sink::{ChunkOut, ChunkSink};
+use self::chunk_sink::ChunkSink;
 use crate::{
     admission::Admitted,
     server::Shared,
@@ -41,6 +45,12 @@ use crate::{
 
 /// How long a resuming connection waits for the previous one to let go. The client waits 5 s for the answer.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection may take to close after its session has ended.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Chunks of speech between the pacer and the session. Full: the pacer waits.
+const CHUNK_QUEUE: usize = 4;
 /// How often a closing session looks whether the data channel is empty.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 
@@ -63,20 +73,25 @@ pub(crate) async fn run(
         resume_token: Some(issued.token),
         resume_only: false,
     };
-    let (connection, events, driver) = accept(
+    let (connection, mut events, driver) = accept(
         socket,
         shared.signal.clone(),
         ready,
         Arc::clone(&shared.clock),
     );
     let tasks = shared.tasks.child("session");
-    tasks.spawn("connection", |_| driver).detach();
+    // Outside the session's own group: it has to say goodbye after the session is gone.
+    let driving = shared.tasks.child("connection");
+    let driver = driving.spawn("connection", |_| driver);
 
-    let chunks: Arc<dyn AudioSink> = Arc::new(ChunkSink::new(
-        Arc::new(TtsChunks(connection.clone())),
+    let (chunks_out, chunks) = mpsc::channel(CHUNK_QUEUE);
+    let chunk_sink: Arc<dyn AudioSink> = Arc::new(ChunkSink::new(
+        chunks_out,
         &tasks,
         Arc::clone(&shared.clock),
     ));
+    // The place is taken until the socket is closed.
+    let _slot = Arc::clone(&admitted.slot);
     let session = Session {
         session_id,
         admitted,
@@ -85,9 +100,12 @@ pub(crate) async fn run(
         peer: None,
         conversation: None,
         history: None,
+        chunk_sink,
         chunks,
+        speaking: None,
         turns: 0,
         established: false,
+        resumed: false,
         flushing: false,
         leaving: false,
         tasks,
@@ -99,9 +117,21 @@ pub(crate) async fn run(
         transport: "websocket",
     });
     shared.count_sessions();
-    let (session_id, turns, reason) = session.serve(events).await;
+    let served = AssertUnwindSafe(session.serve(&mut events))
+        .catch_unwind()
+        .await;
+    let (turns, reason) = served.unwrap_or_else(|_| {
+        tracing::error!(session = %session_id.short(), "a session panicked");
+        (0, CloseReason::Internal)
+    });
+    // The close frame may still be on its way.
+    let goodbye = async {
+        while events.recv().await.is_some() {}
+        let _ = driver.await;
+    };
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     shared.count_sessions();
-    tracing::info!(session = %log_name(session_id), turns, reason = reason.label(), "session closed");
+    tracing::info!(session = %session_id.short(), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,
         transport: "websocket",
@@ -110,26 +140,27 @@ pub(crate) async fn run(
     });
 }
 
-/// What logs call a session: enough to tell two apart, too little to be of use to anybody.
-fn log_name(session_id: SessionId) -> String {
-    session_id.to_string()[..8].to_owned()
-}
-
 struct Session {
     session_id: SessionId,
     admitted: Admitted,
     lease: Lease,
     connection: Connection,
-    peer: Option<(Peer, PeerEvents)>,
+    peer: Option<Line>,
     /// Begun with the first offer or audio, so that an idle socket costs nothing.
     conversation: Option<Conversation>,
     /// Recovered by a resume, for the conversation to begin with.
     history: Option<HistorySnapshot>,
     /// Where speech goes while there is no audio track.
-    chunks: Arc<dyn AudioSink>,
+    chunk_sink: Arc<dyn AudioSink>,
+    /// What comes out of it, to be sent between `tts-start` and the end of that turn's speech.
+    chunks: mpsc::Receiver<(TurnId, PcmChunk)>,
+    /// The turn whose speech was announced and is not over.
+    speaking: Option<TurnId>,
     turns: u64,
     /// A peer was connected or a turn ran: worth keeping for a client that comes back.
     established: bool,
+    /// An earlier session was taken over. Once is enough.
+    resumed: bool,
     /// The connection is about to close and waits for the data channel.
     flushing: bool,
     /// The connection was told that the server leaves.
@@ -138,11 +169,18 @@ struct Session {
     shared: Arc<Shared>,
 }
 
+/// A peer and what it reports.
+struct Line {
+    peer: Peer,
+    events: PeerEvents,
+    /// It has answered an offer.
+    answered: bool,
+    /// Its data channel was open.
+    connected: bool,
+}
+
 impl Session {
-    async fn serve(
-        mut self,
-        mut events: mpsc::Receiver<ConnectionEvent>,
-    ) -> (SessionId, u64, CloseReason) {
+    async fn serve(mut self, events: &mut mpsc::Receiver<ConnectionEvent>) -> (u64, CloseReason) {
         let shutdown = self.shared.shutdown.clone();
         // An answer in the making or being spoken keeps a draining server from closing.
         let mut audible: Option<Audible> = None;
@@ -163,6 +201,8 @@ impl Session {
             };
             if leaving && !self.leaving {
                 self.leaving = true;
+                // What is cut off is told before the goodbye.
+                self.settle(true);
                 self.connection.close(CloseReason::Shutdown);
             }
             tokio::select! {
@@ -170,7 +210,7 @@ impl Session {
                 revoked = self.lease.revoked() => {
                     let reason = match revoked {
                         Revoked::TakenOver => CloseReason::TakenOver,
-                        _ => CloseReason::Internal,
+                        _ => CloseReason::SessionEnded,
                     };
                     self.connection.close(reason);
                     break reason;
@@ -182,14 +222,15 @@ impl Session {
                 },
                 event = next_peer_event(&mut self.peer) => self.peer_event(event),
                 event = next_turn_event(&mut self.conversation) => self.turn_event(event),
+                Some(chunk) = self.chunks.recv(), if self.speaking.is_some() => self.chunk(chunk),
                 () = shutdown.draining(), if shutdown.phase() == Phase::Running => {}
                 () = shutdown.closing(), if shutdown.phase() == Phase::Draining => {}
                 _ = flush.tick(), if self.flushing => self.flush(),
             }
         };
-        let (session_id, turns) = (self.session_id, self.turns);
-        self.end(reason).await;
-        (session_id, turns, reason)
+        let turns = self.turns;
+        self.end().await;
+        (turns, reason)
     }
 
     async fn connection_event(&mut self, event: ConnectionEvent) {
@@ -225,10 +266,10 @@ impl Session {
                 }
             }
             ConnectionEvent::SendData(text) => {
-                let sent = self.peer.as_ref().map(|(peer, _)| peer.send_data(text));
+                let sent = self.peer.as_ref().map(|line| line.peer.send_data(text));
                 if let Some(Err(error)) = sent {
-                    tracing::debug!(session = %log_name(self.session_id), %error, "data channel");
-                    if matches!(error, llmrtc_media::error::PeerError::Backlogged { .. }) {
+                    tracing::debug!(session = %self.session_id.short(), %error, "data channel");
+                    if matches!(error, PeerError::Backlogged { .. }) {
                         self.connection.close(CloseReason::SlowClient);
                     }
                 }
@@ -242,7 +283,7 @@ impl Session {
     }
 
     fn flush(&mut self) {
-        let buffered = self.peer.as_ref().map_or(0, |(peer, _)| peer.buffered());
+        let buffered = self.peer.as_ref().map_or(0, |line| line.peer.buffered());
         if self.flushing && buffered == 0 {
             self.flushing = false;
             self.connection.data_flushed();
@@ -250,25 +291,55 @@ impl Session {
     }
 
     async fn negotiate(&mut self, sdp: &str) -> Result<String, NegotiateError> {
+        let fresh = self.peer.is_none();
+        match self.try_offer(sdp).await {
+            // The peer had just died, and nobody had been told: the next one may do.
+            Err(NegotiateError::Failed) if !fresh && self.peer.is_none() => {
+                self.try_offer(sdp).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
         if self.peer.is_none() {
             let live = self.conversation().wants_live_audio();
             match self.shared.peers.answering(live).await {
-                Ok(peer) => self.peer = Some(peer),
+                Ok((peer, events)) => {
+                    self.peer = Some(Line {
+                        peer,
+                        events,
+                        answered: false,
+                        connected: false,
+                    });
+                }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "no peer");
                     return Err(NegotiateError::Unavailable);
                 }
             }
         }
-        let Some((peer, _)) = &self.peer else {
+        let Some(line) = &mut self.peer else {
             return Err(NegotiateError::Unavailable);
         };
-        match peer.answer(sdp).await {
-            Ok(answer) => Ok(answer),
+        // Nothing else of this session moves meanwhile, so it must not take long, nor outlast the ownership.
+        let answer = tokio::select! {
+            biased;
+            _ = self.lease.revoked() => Err(PeerError::Closed),
+            answer = tokio::time::timeout(ANSWER_TIMEOUT, line.peer.answer(sdp)) => {
+                answer.unwrap_or(Err(PeerError::Closed))
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                line.answered = true;
+                Ok(answer)
+            }
             Err(error) => {
-                let session = log_name(self.session_id);
+                let unused = !line.answered;
+                let session = self.session_id.short();
                 tracing::info!(%session, error = &error as &dyn std::error::Error, "offer rejected");
-                if error.is_fatal() {
+                if error.is_fatal() || unused {
                     self.lose_peer();
                 }
                 Err(NegotiateError::Failed)
@@ -278,6 +349,9 @@ impl Session {
 
     /// Takes an earlier session over (protocol.md §6.1, §6.2). This connection's own session is given up for it.
     async fn resume(&mut self, handle: &str, token: Option<&str>) -> ResumeReply {
+        if self.resumed {
+            return ResumeReply::Refused;
+        }
         let attempt = Attempt {
             handle,
             token,
@@ -288,7 +362,7 @@ impl Session {
             Ok(resumed) => resumed,
             Err(refused) => {
                 if let RefusalCause::Replayed(session_id) = refused.cause() {
-                    tracing::warn!(session = %log_name(session_id), "resume token replayed, session ended");
+                    tracing::warn!(session = %session_id.short(), "resume token replayed, session ended");
                 }
                 if let Some(ended) = refused.ended() {
                     self.shared.forget(ended).await;
@@ -308,13 +382,18 @@ impl Session {
             // A stuck owner must not lock its client out; its history is lost then.
             let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
         }
-        let owner = self.owner();
-        match self.shared.histories.take(resumed.session_id, &owner).await {
-            Ok(history) => self.history = history,
-            Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "session store")
-            }
-        }
+        let history = self
+            .shared
+            .histories
+            .take(resumed.session_id, &Owner::default())
+            .await;
+        self.history = history.unwrap_or_else(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "history not recovered"
+            );
+            None
+        });
         let own = std::mem::replace(&mut self.lease, resumed.lease);
         self.shared
             .handles
@@ -322,6 +401,7 @@ impl Session {
         self.conversation = None;
         self.session_id = resumed.session_id;
         self.established = true;
+        self.resumed = true;
         ResumeReply::Resumed {
             session_id: handle.to_owned().into(),
             resume_token: Some(resumed.token),
@@ -349,6 +429,9 @@ impl Session {
         match event {
             PeerEvent::DataOpened => {
                 self.established = true;
+                if let Some(line) = &mut self.peer {
+                    line.connected = true;
+                }
                 self.shared.handles.confirm(&self.lease);
                 self.connection.data_opened();
             }
@@ -359,12 +442,18 @@ impl Session {
                 };
                 self.connection.data_message(bytes);
             }
-            PeerEvent::DataClosed => self.connection.data_closed(),
-            PeerEvent::Speech(event) => self.conversation().speech(event),
+            // The client is gone, or closed its side: ICE would notice half a minute later.
+            PeerEvent::DataClosed => self.lose_peer(),
+            PeerEvent::Speech(event) if !self.leaving => self.conversation().speech(event),
             PeerEvent::AudioSendable(_) => self.choose_sink(),
             PeerEvent::Closed(reason) => {
-                tracing::info!(session = %log_name(self.session_id), ?reason, "peer closed");
+                tracing::info!(session = %self.session_id.short(), ?reason, "peer closed");
+                let never = self.peer.as_ref().is_some_and(|line| !line.connected);
                 self.lose_peer();
+                if never {
+                    self.connection
+                        .send(ServerMessage::error(ErrorCode::ConnectionFailed));
+                }
             }
             _ => {}
         }
@@ -383,8 +472,8 @@ impl Session {
     /// Speech goes to the track where there is one that reaches the client, to messages otherwise (§4.7).
     fn choose_sink(&mut self) {
         let sink = match &self.peer {
-            Some((peer, _)) if peer.can_send_audio() => peer.sink(),
-            _ => Arc::clone(&self.chunks),
+            Some(line) if line.peer.can_send_audio() => line.peer.sink(),
+            _ => Arc::clone(&self.chunk_sink),
         };
         if let Some(conversation) = &mut self.conversation {
             conversation.set_sink(sink);
@@ -395,17 +484,23 @@ impl Session {
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
+            TurnEvent::SpeechStarted { turn } => self.speaking = Some(*turn),
+            TurnEvent::SpeechEnded { .. } | TurnEvent::SpeechCancelled { .. } => {
+                self.speaking = None;
+            }
             TurnEvent::TurnEnded {
                 turn,
                 outcome: Outcome::Failed(error),
                 ..
             } => {
                 reference = format!("{:08x}", rand::random::<u32>());
+                // Kinds and not sentences: a vendor's sentence may quote what the caller said.
                 tracing::warn!(
-                    session = %log_name(self.session_id),
+                    session = %self.session_id.short(),
                     %turn,
                     reference,
-                    error = &**error as &dyn std::error::Error,
+                    %error,
+                    kind = ?error.kind(),
                     "turn failed"
                 );
             }
@@ -418,8 +513,8 @@ impl Session {
 
     fn conversation(&mut self) -> &mut Conversation {
         let sink = match &self.peer {
-            Some((peer, _)) if peer.can_send_audio() => peer.sink(),
-            _ => Arc::clone(&self.chunks),
+            Some(line) if line.peer.can_send_audio() => line.peer.sink(),
+            _ => Arc::clone(&self.chunk_sink),
         };
         let history = &mut self.history;
         let (shared, tasks, session_id) = (&self.shared, &self.tasks, self.session_id);
@@ -442,38 +537,41 @@ impl Session {
         })
     }
 
-    fn owner(&self) -> Owner {
-        Owner {
-            principal: Some(Arc::clone(&self.admitted.principal.subject)),
-            origin: self
-                .admitted
-                .origin
-                .as_ref()
-                .map(|origin| origin.to_string().into()),
+    /// A piece of speech for a client without a track. Pieces of a turn that was cut have come too late.
+    fn chunk(&mut self, (turn, chunk): (TurnId, PcmChunk)) {
+        if self.speaking == Some(turn) {
+            self.connection.send(ServerMessage::TtsChunk {
+                format: AudioFormat::Pcm,
+                sample_rate: Some(chunk.rate().hz()),
+                data: chunk.to_le_bytes(),
+            });
+        }
+    }
+
+    /// Ends everything in flight and keeps the history.
+    fn settle(&mut self, tell: bool) {
+        if let Some(conversation) = self.conversation.take() {
+            let (history, rest) = conversation.close();
+            self.history = Some(history);
+            if tell {
+                rest.into_iter().for_each(|event| self.turn_event(event));
+            }
         }
     }
 
     /// Settles the conversation, then lets go of the session.
-    async fn end(mut self, reason: CloseReason) {
-        let history = match self.conversation.take() {
-            Some(conversation) => {
-                let (history, rest) = conversation.close();
-                if reason == CloseReason::Shutdown {
-                    rest.into_iter().for_each(|event| self.turn_event(event));
-                }
-                Some(history)
-            }
-            None => self.history.take(),
-        };
-        if let Some((peer, _)) = self.peer.take() {
-            peer.close();
-        }
-        let keep = self.established;
-        if let (true, Some(history)) = (keep, history)
+    async fn end(mut self) {
+        self.settle(false);
+        self.peer = None;
+        // A session that was ended, for a replayed token, leaves nothing behind.
+        let keep = self.established && self.lease.is_revoked() != Some(Revoked::Ended);
+        // The handles have checked whose session it is and say when to forget it, so the store need not know.
+        let owner = Owner::default();
+        if let (true, Some(history)) = (keep, self.history.take())
             && let Err(error) = self
                 .shared
                 .histories
-                .put(self.session_id, &self.owner(), history)
+                .put(self.session_id, &owner, history)
                 .await
         {
             tracing::error!(error = &error as &dyn std::error::Error, "history not kept");
@@ -489,25 +587,14 @@ impl Session {
     }
 }
 
-/// Sends paced speech as messages.
-struct TtsChunks(Connection);
-
-impl ChunkOut for TtsChunks {
-    fn send(&self, chunk: PcmChunk) {
-        self.0.send(ServerMessage::TtsChunk {
-            format: AudioFormat::Pcm,
-            sample_rate: Some(chunk.rate().hz()),
-            data: chunk.to_le_bytes(),
-        });
-    }
-}
-
-async fn next_peer_event(peer: &mut Option<(Peer, PeerEvents)>) -> PeerEvent {
-    match peer {
-        Some((_, events)) => match events.recv().await {
-            Some(event) => event,
-            None => std::future::pending().await,
-        },
+async fn next_peer_event(line: &mut Option<Line>) -> PeerEvent {
+    match line {
+        // A peer that ends without a word is as closed as any other.
+        Some(line) => line
+            .events
+            .recv()
+            .await
+            .unwrap_or(PeerEvent::Closed(PeerClosed::StackFailed)),
         None => std::future::pending().await,
     }
 }

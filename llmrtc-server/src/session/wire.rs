@@ -6,6 +6,10 @@ use llmrtc_core::{
 };
 use llmrtc_signal::protocol::{ErrorCode, ServerMessage};
 
+/// Longest text and largest tool result of one message, in bytes. Even quoted twice over they fit the 64 KiB that a
+/// data channel takes whose client announced nothing.
+const MAX_PAYLOAD_BYTES: usize = 24 * 1024;
+
 /// What the client is told about an event, in order.
 ///
 /// Turn boundaries themselves are not part of the protocol; a failed turn becomes one `error`, which quotes
@@ -16,7 +20,7 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
         TurnEvent::UserSpeechEnded => vec![ServerMessage::SpeechEnd],
         TurnEvent::Transcript { text, is_final, .. } => {
             vec![ServerMessage::Transcript {
-                text: text.to_string(),
+                text: bounded(&text),
                 is_final,
             }]
         }
@@ -32,7 +36,7 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
                 done: true,
             },
             ServerMessage::Llm {
-                text: text.to_string(),
+                text: bounded(&text),
             },
         ],
         TurnEvent::SpeechStarted { .. } => vec![ServerMessage::TtsStart],
@@ -50,6 +54,9 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
             ..
         } => {
             let (result, error) = match result {
+                Ok(value) if value.to_string().len() > MAX_PAYLOAD_BYTES => {
+                    (None, Some("the result is too large to show".to_owned()))
+                }
                 Ok(value) => (Some(value), None),
                 Err(failure) => (None, Some(failure.message)),
             };
@@ -75,6 +82,13 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
         }
         _ => Vec::new(),
     }
+}
+
+fn bounded(text: &str) -> String {
+    if text.len() <= MAX_PAYLOAD_BYTES {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(MAX_PAYLOAD_BYTES)])
 }
 
 /// The protocol's code for a failed turn. Causes and vendor bodies stay in the log.
@@ -156,6 +170,42 @@ mod tests {
                 ServerMessage::LlmChunk { done: true, .. },
                 ServerMessage::Llm { .. }
             ]
+        ));
+    }
+
+    #[test]
+    fn what_no_data_channel_takes_is_cut_and_said_to_be() {
+        let text = "ä".repeat(40_000);
+        let event = TurnEvent::LlmDone {
+            turn: TurnId(1),
+            text: text.into(),
+            stop_reason: llmrtc_core::provider::StopReason::EndTurn,
+            usage: Default::default(),
+        };
+        let sizes = messages(event, "")
+            .iter()
+            .map(|message| message.to_json().len())
+            .max();
+        assert!(sizes.unwrap() < 64 * 1024);
+        let call = llmrtc_core::message::ToolCall {
+            call_id: "c".into(),
+            name: "t".into(),
+            arguments: Default::default(),
+            parse_error: None,
+        };
+        let event = TurnEvent::ToolEnded {
+            turn: TurnId(1),
+            call,
+            result: Ok("x".repeat(100_000).into()),
+            duration: Default::default(),
+        };
+        assert!(matches!(
+            messages(event, "").as_slice(),
+            [ServerMessage::ToolCallEnd {
+                result: None,
+                error: Some(_),
+                ..
+            }]
         ));
     }
 }

@@ -1,31 +1,12 @@
 //! The real `llmrtc` process: exit codes, configuration, probes and the way out.
+use std::process::Output;
 
-use std::{
-    path::Path,
-    process::{Output, Stdio},
-    time::Duration,
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    harness::PATIENCE,
+    process::{Process, llmrtc},
 };
-
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, Command},
-    time::timeout,
-};
-
-/// For a machine that is busy with other tests. Nothing here takes a second on an idle one.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The command in a folder of its own, with nothing of this process's environment.
-fn llmrtc(directory: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_llmrtc"));
-    command
-        .args(arguments)
-        .current_dir(directory)
-        .env_clear()
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    command
-}
 
 async fn output(command: &mut Command) -> (i32, String, String) {
     let run = timeout(PATIENCE, command.output())
@@ -102,81 +83,10 @@ async fn printing_the_configuration_shows_no_secret() {
     assert!(!format!("{stdout}{stderr}").contains("canary"));
 }
 
-/// A running server.
-struct Server {
-    process: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    address: String,
-}
-
-impl Server {
-    async fn start(directory: &Path, flags: &[&str]) -> Self {
-        let arguments = [&["serve", "--port", "0", "--log-format", "json"], flags].concat();
-        let mut process = llmrtc(directory, &arguments)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut server = Self {
-            process,
-            log,
-            address: String::new(),
-        };
-        let line = server.line_with("\"address\"").await;
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        server.address = line["address"].as_str().unwrap().to_owned();
-        server
-    }
-
-    async fn line_with(&mut self, part: &str) -> String {
-        timeout(PATIENCE, async {
-            let mut seen = Vec::new();
-            while let Some(line) = self.log.next_line().await.unwrap() {
-                if line.contains(part) {
-                    return line;
-                }
-                seen.push(line);
-            }
-            panic!("the process ended without {part}: {seen:#?}");
-        })
-        .await
-        .expect("the line comes")
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        let url = format!("http://{}{path}", self.address);
-        let response = timeout(PATIENCE, reqwest::get(url))
-            .await
-            .expect("answers")
-            .unwrap();
-        (response.status().as_u16(), response.text().await.unwrap())
-    }
-
-    #[cfg(unix)]
-    async fn signal(&self, name: &str) {
-        let id = self.process.id().expect("still running").to_string();
-        let status = Command::new("kill")
-            .args(["-s", name, &id])
-            .status()
-            .await
-            .unwrap();
-        assert!(status.success());
-    }
-
-    #[cfg(unix)]
-    async fn code(&mut self) -> Option<i32> {
-        timeout(PATIENCE, self.process.wait())
-            .await
-            .expect("ends")
-            .unwrap()
-            .code()
-    }
-}
-
 #[tokio::test]
 async fn a_server_answers_its_probes_and_shows_its_page() {
     let directory = tempfile::tempdir().unwrap();
-    let server = Server::start(directory.path(), &[]).await;
+    let server = Process::start(directory.path(), &[], &[]).await;
     assert_eq!(
         server.get("/health").await,
         (200, r#"{"ok":true}"#.to_owned())
@@ -208,7 +118,7 @@ async fn metrics_can_have_a_listener_of_their_own() {
         format!("[server]\nmetrics_bind = \"{free}\"\n"),
     )
     .unwrap();
-    let server = Server::start(directory.path(), &[]).await;
+    let server = Process::start(directory.path(), &[], &[]).await;
     assert_eq!(server.get("/metrics").await.0, 404);
     let connected = async {
         // The second listener opens a moment after the first.
@@ -227,7 +137,7 @@ async fn metrics_can_have_a_listener_of_their_own() {
 async fn an_idle_server_leaves_at_the_first_signal() {
     let directory = tempfile::tempdir().unwrap();
     for signal in ["TERM", "INT"] {
-        let mut server = Server::start(directory.path(), &[]).await;
+        let mut server = Process::start(directory.path(), &[], &[]).await;
         server.signal(signal).await;
         server.line_with("shutting down").await;
         assert_eq!(server.code().await, Some(0), "{signal}");

@@ -30,10 +30,9 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
 
 /// For a machine that is busy with other tests. Nothing here takes more than a few seconds on an idle one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Shorter than any pause between words, longer than any gap within one.
-const GAP: Duration = Duration::from_millis(100);
-/// So much of it, and the voice is silent: longer than the pauses between sentences.
-const SILENCE: Duration = Duration::from_millis(600);
+/// Frames of 20 ms that make a sound, and that make a silence: longer than the pauses within a sentence.
+const A_SOUND: usize = 3;
+const A_SILENCE: usize = 15;
 
 /// Real speech, 3.65 s.
 pub(crate) static SPEECH: LazyLock<PcmChunk> = LazyLock::new(|| {
@@ -80,12 +79,21 @@ pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
     phone: Phone,
-    _running: JoinSet<()>,
+    running: JoinSet<()>,
 }
 
 impl Site {
     /// With the providers that `config` names, or the given ones.
     pub(crate) async fn start(config: Config, providers: Option<Providers>) -> Self {
+        Self::exposed(config, providers, Exposure::Loopback).await
+    }
+
+    /// As if its loopback address were one that others can reach.
+    pub(crate) async fn exposed(
+        config: Config,
+        providers: Option<Providers>,
+        exposure: Exposure,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, grace) = (Shutdown::new(), config.shutdown.grace);
@@ -93,7 +101,7 @@ impl Site {
         if let Some(providers) = providers {
             builder = builder.providers(providers);
         }
-        let server = builder.build(address, Exposure::Loopback).await.unwrap();
+        let server = builder.build(address, exposure).await.unwrap();
         let mut running = JoinSet::new();
         let (closing, draining) = (shutdown.clone(), shutdown.clone());
         let service = server
@@ -112,7 +120,7 @@ impl Site {
             address,
             shutdown,
             phone: Phone::new().unwrap(),
-            _running: running,
+            running,
         }
     }
 
@@ -126,7 +134,7 @@ impl Site {
 
     /// A caller without a microphone.
     pub(crate) async fn connect(&self) -> Caller {
-        self.dial(None).await.unwrap()
+        self.dial(Options::new(self.url())).await.unwrap()
     }
 
     /// A caller with a microphone.
@@ -136,21 +144,17 @@ impl Site {
         caller
     }
 
-    pub(crate) async fn dial(&self, resume: Option<Resume>) -> Result<Caller, CallError> {
-        let mut options = Options::new(self.url());
-        options.resume = resume;
-        let call = timeout(PATIENCE, self.phone.call(options))
-            .await
-            .expect("connects in time")?;
-        Ok(Caller {
-            call,
-            said: Vec::new(),
-            unread: VecDeque::new(),
-            playing: None,
-            meter: Meter::default(),
-            onsets: 0,
-            lost: None,
-        })
+    /// A caller who comes back.
+    pub(crate) async fn resume(&self, resume: Resume) -> Caller {
+        let options = Options {
+            resume: Some(resume),
+            ..Options::new(self.url())
+        };
+        self.dial(options).await.unwrap()
+    }
+
+    pub(crate) async fn dial(&self, options: Options) -> Result<Caller, CallError> {
+        Caller::dial(&self.phone, options).await
     }
 
     /// Status and body of a plain request.
@@ -165,7 +169,7 @@ impl Site {
 
     /// Waits until the server has closed everything down.
     pub(crate) async fn ended(&mut self) {
-        let all = async { while self._running.join_next().await.is_some() {} };
+        let all = async { while self.running.join_next().await.is_some() {} };
         timeout(PATIENCE, all).await.expect("the server ends");
     }
 }
@@ -178,9 +182,13 @@ pub(crate) struct Caller {
     /// Arrived while something else was waited for.
     unread: VecDeque<ServerMessage>,
     playing: Option<mpsc::Receiver<PlayoutEvent>>,
-    meter: Meter,
-    /// How many times silence turned audible.
-    onsets: usize,
+    /// Frames in which something could be heard, and how many of them were before the latest question.
+    audible: usize,
+    audible_before: usize,
+    /// Frames since then in which nothing could.
+    silent: usize,
+    /// Has shared a microphone, so that replies come by voice.
+    hears: bool,
     lost: Option<LostReason>,
 }
 
@@ -189,16 +197,34 @@ impl std::fmt::Debug for Caller {
         f.debug_struct("Caller")
             .field("said", &self.kinds())
             .field("unread", &self.unread.len())
-            .field("last_audible", &self.meter.last_audible())
+            .field("audible", &(self.audible - self.audible_before))
             .field("lost", &self.lost)
             .finish_non_exhaustive()
     }
 }
 
 impl Caller {
+    pub(crate) async fn dial(phone: &Phone, options: Options) -> Result<Self, CallError> {
+        let call = timeout(PATIENCE, phone.call(options))
+            .await
+            .expect("connects in time")?;
+        Ok(Self {
+            call,
+            said: Vec::new(),
+            unread: VecDeque::new(),
+            playing: None,
+            audible: 0,
+            audible_before: 0,
+            silent: 0,
+            hears: false,
+            lost: None,
+        })
+    }
+
     pub(crate) async fn share_microphone(&mut self) {
         let shared = timeout(PATIENCE, self.call.share_microphone()).await;
         shared.expect("negotiates in time").unwrap();
+        self.hears = true;
     }
 
     pub(crate) async fn remove_microphone(&mut self) {
@@ -217,6 +243,7 @@ impl Caller {
 
     /// Begins to speak, in real time.
     pub(crate) fn say(&mut self, speech: &PcmChunk) {
+        self.audible_before = self.audible;
         self.playing = Some(play(&self.call, speech.clone()));
     }
 
@@ -227,10 +254,14 @@ impl Caller {
 
     /// Waits for the next message of this kind, over those before it.
     pub(crate) async fn until(&mut self, kind: &str) -> ServerMessage {
+        self.until_either(kind, kind).await
+    }
+
+    pub(crate) async fn until_either(&mut self, kind: &str, other: &str) -> ServerMessage {
         let found = timeout(PATIENCE, async {
             loop {
                 while let Some(message) = self.unread.pop_front() {
-                    if message.kind() == kind {
+                    if message.kind() == kind || message.kind() == other {
                         return message;
                     }
                 }
@@ -270,11 +301,10 @@ impl Caller {
         (code, message)
     }
 
-    /// Waits for a sound that was not there before.
+    /// Waits until something is heard after the latest question.
     pub(crate) async fn until_audible(&mut self) {
-        let onsets = self.onsets;
         let heard = timeout(PATIENCE, async {
-            while self.onsets == onsets {
+            while self.audible < self.audible_before + A_SOUND {
                 assert_eq!(self.lost, None, "lost before a sound: {self:?}");
                 self.step().await;
             }
@@ -282,17 +312,13 @@ impl Caller {
         assert!(heard.await.is_ok(), "nothing is heard: {self:?}");
     }
 
-    /// Waits until nothing has been heard for a while.
+    /// Waits until nothing is heard any more.
     pub(crate) async fn until_silent(&mut self) {
+        self.silent = 0;
         let silent = timeout(PATIENCE, async {
-            loop {
-                if let CallEvent::Audio(frame) = self.next().await {
-                    let since = self.meter.last_audible();
-                    if since.is_none_or(|last| frame.at.saturating_duration_since(last) > SILENCE) {
-                        return;
-                    }
-                }
+            while self.silent < A_SILENCE {
                 assert_eq!(self.lost, None, "lost before silence: {self:?}");
+                self.step().await;
             }
         });
         assert!(silent.await.is_ok(), "the voice goes on: {self:?}");
@@ -304,24 +330,35 @@ impl Caller {
         self.answer().await
     }
 
-    /// Listens to an answer to its end.
+    /// Sends some words as a message and listens to the answer to its end.
+    pub(crate) async fn ask(&mut self) -> Turn {
+        self.send(WORDS.to_wav()).await;
+        self.answer().await
+    }
+
+    pub(crate) async fn send(&mut self, audio: impl Into<Bytes>) {
+        self.audible_before = self.audible;
+        self.call.send_audio(audio.into()).await.unwrap();
+    }
+
+    /// Listens to an answer to its end: by ear, where there is a voice.
     pub(crate) async fn answer(&mut self) -> Turn {
         let transcript = self.transcript().await;
-        let (onsets, mut text) = (self.onsets, String::new());
+        let mut reply = String::new();
         loop {
-            // The end of the text may come before or after that of the voice.
             match self.next_message().await {
-                ServerMessage::Llm { text: whole } => text = whole,
+                ServerMessage::Llm { text } => reply = text,
                 ServerMessage::TtsComplete => break,
                 ServerMessage::Error { code, .. } => panic!("{code}: {self:?}"),
                 _ => {}
             }
         }
-        Turn {
-            transcript,
-            reply: text,
-            audible: self.onsets > onsets,
+        if self.hears {
+            // Messages may overtake packets.
+            self.until_audible().await;
+            self.until_silent().await;
         }
+        Turn { transcript, reply }
     }
 
     /// Why the connection ended.
@@ -357,26 +394,31 @@ impl Caller {
     }
 
     async fn step(&mut self) {
-        self.next().await;
-    }
-
-    async fn next(&mut self) -> CallEvent {
         let event = self.call.next().await;
         match &event {
             CallEvent::Message(message) => {
                 self.said.push(message.clone());
                 self.unread.push_back(message.clone());
             }
-            CallEvent::Audio(frame) => {
-                if self.meter.hear(frame, GAP).is_some() {
-                    self.onsets += 1;
-                }
+            // Comfort noise stays below this, speech is far above.
+            CallEvent::Audio(frame) if rms(&frame.pcm) > 200.0 => {
+                self.audible += 1;
+                self.silent = 0;
             }
+            CallEvent::Audio(_) => self.silent += 1,
             CallEvent::Lost(reason) => self.lost = Some(*reason),
             _ => {}
         }
-        event
     }
+}
+
+fn rms(pcm: &PcmChunk) -> f64 {
+    let energy: f64 = pcm
+        .samples()
+        .iter()
+        .map(|sample| f64::from(*sample).powi(2))
+        .sum();
+    (energy / pcm.samples().len().max(1) as f64).sqrt()
 }
 
 /// What came of an utterance.
@@ -384,5 +426,4 @@ impl Caller {
 pub(crate) struct Turn {
     pub(crate) transcript: String,
     pub(crate) reply: String,
-    pub(crate) audible: bool,
 }

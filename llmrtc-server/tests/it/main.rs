@@ -6,6 +6,14 @@
 )]
 
 mod command;
+mod crowd;
+mod faults;
 mod harness;
+mod hostile;
+mod hygiene;
+mod leaving;
+mod messages;
+mod process;
+mod resume;
 mod turns;
 mod vendor;

@@ -48,7 +48,6 @@ async fn a_spoken_turn_against_an_openai_compatible_upstream() {
     let turn = caller.answer().await;
     assert_eq!(turn.transcript, "What is the weather like?");
     assert_eq!(turn.reply, "It is sunny today. Take a walk!");
-    assert!(turn.audible);
 
     let kinds = caller.kinds();
     let at = |kind| kinds.iter().position(|other| *other == kind).unwrap();
@@ -180,17 +179,13 @@ async fn a_microphone_can_be_taken_away_and_shared_again() {
     caller.remove_microphone().await;
     // Long before the recording is over, and although nothing arrives any more.
     caller.until("speech-end").await;
-    let turn = caller.answer().await;
-    assert!(
-        turn.audible,
-        "the voice stays without a microphone: {caller:?}"
-    );
+    // By voice, which stays without a microphone.
+    caller.answer().await;
     assert_paired(&caller, "speech-start", &["speech-end"]);
 
     for _ in 0..2 {
         caller.share_microphone().await;
-        let turn = caller.turn().await;
-        assert!(turn.audible && turn.reply == "Yes.", "{turn:?}");
+        assert_eq!(caller.turn().await.reply, "Yes.");
         assert_paired(&caller, "speech-start", &["speech-end"]);
     }
 }

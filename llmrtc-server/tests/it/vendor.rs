@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
@@ -21,6 +22,9 @@ use crate::harness::config;
 
 /// What callers must never read: vendors quote keys and addresses in their errors.
 pub(crate) const VENDOR_TEXT: &str = "sk-canary-vendor at https://vendor.example/v1 says no";
+
+/// How long a dying vendor's last words take.
+const FLUSH: Duration = Duration::from_millis(100);
 
 /// How requests to one path fail.
 #[derive(Clone, Copy, Debug)]
@@ -176,7 +180,11 @@ async fn pass(
         // Half of a chunk, so that answers of a single one are cut as well.
         Some(Sabotage::Stall) => Body::from_stream(beginning(chunks).chain(stream::pending())),
         Some(Sabotage::Die) => {
-            let broken = stream::once(async { Err(std::io::Error::other("sabotage")) });
+            let broken = stream::once(async {
+                // Or the beginning would not get through either.
+                tokio::time::sleep(FLUSH).await;
+                Err(std::io::Error::other("sabotage"))
+            });
             Body::from_stream(beginning(chunks).chain(broken))
         }
         _ => Body::from_stream(chunks),

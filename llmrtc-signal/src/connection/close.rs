@@ -38,7 +38,9 @@ pub enum CloseReason {
     Shutdown,
     /// Another connection resumed the session.
     TakenOver,
-    /// The session ended or failed inside the server.
+    /// The session was ended: a resume token was replayed, or an operator ended it.
+    SessionEnded,
+    /// The session failed inside the server.
     Internal,
 }
 
@@ -55,7 +57,8 @@ impl CloseReason {
             | Self::Unused
             | Self::MaxDuration
             | Self::Abuse
-            | Self::ResumeRequired => Some(1008),
+            | Self::ResumeRequired
+            | Self::SessionEnded => Some(1008),
             Self::TooLarge => Some(1009),
             Self::Internal => Some(1011),
             Self::SlowClient | Self::Overload => Some(1013),
@@ -81,6 +84,7 @@ impl CloseReason {
             Self::Overload => "overloaded",
             Self::Shutdown => "server shutting down",
             Self::TakenOver => "taken over",
+            Self::SessionEnded => "session ended",
             Self::Internal => "internal error",
         }
     }

@@ -94,6 +94,19 @@ impl Stage {
     }
 }
 
+impl Playout {
+    /// Writes samples that need no resampling.
+    fn push(
+        &mut self,
+        key: TurnKey,
+        segment: SegmentIndex,
+        samples: Vec<i16>,
+    ) -> Result<(), OutputClosed> {
+        let filter = Arc::new(Filter::new(RATE, RATE));
+        self.write(key, segment, PcmChunk::new(samples, RATE), &filter)
+    }
+}
+
 /// `ms` of a steady level, so that every change of level is a fade.
 fn level(ms: u64) -> Vec<i16> {
     vec![10_000; RATE.samples_in(Duration::from_millis(ms))]
