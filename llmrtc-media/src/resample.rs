@@ -149,7 +149,8 @@ impl Resampler {
     /// Starts a new stream, dropping what was held back.
     pub fn reset(&mut self) {
         self.window.clear();
-        self.window.resize((self.filter.taps / 2).saturating_sub(1), 0.0);
+        self.window
+            .resize((self.filter.taps / 2).saturating_sub(1), 0.0);
         (self.whole, self.fraction, self.taken, self.given) = (0, 0, 0, 0);
     }
 

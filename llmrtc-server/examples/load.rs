@@ -114,6 +114,8 @@ async fn main() -> anyhow::Result<()> {
     for count in args.sessions {
         table.push(crowd(count, &speech, if args.quick { 8 } else { 25 }).await?);
     }
+    figures.push(memory_per_session(&table, "connected", "rss_connected_mib"));
+    figures.push(memory_per_session(&table, "talking", "rss_mib"));
     let report = json!({ "figures": figures, "sessions": table });
     if args.json {
         println!("{report}");
@@ -257,7 +259,7 @@ struct Turn {
     decided: Duration,
 }
 
-/// Says the sentence and listens to the answer to its end.
+/// Says the sentence and listens to the answer to its end. What is heard before the sentence is over is not its answer.
 async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
     let mut playing = play(call, speech.clone());
     let mut meter = Meter::default();
@@ -272,11 +274,18 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
                     }
                 }
                 event = call.next() => match event {
-                    CallEvent::Message(ServerMessage::SpeechEnd) => decided = Some(now()),
-                    CallEvent::Message(ServerMessage::TtsComplete) => return Ok(()),
+                    // Of several, the last before the answer is heard.
+                    CallEvent::Message(ServerMessage::SpeechEnd) if audible.is_none() => {
+                        decided = Some(now());
+                    }
+                    CallEvent::Message(ServerMessage::TtsComplete) if audible.is_some() => {
+                        return Ok(());
+                    }
                     CallEvent::Message(ServerMessage::Error { code, .. }) => bail!("server: {code}"),
                     CallEvent::Audio(frame) => {
-                        if let Some(at) = meter.hear(&frame, ANSWER_GAP) {
+                        if let Some(at) = meter.hear(&frame, ANSWER_GAP)
+                            && true_end.is_some_and(|end| at >= end)
+                        {
                             audible.get_or_insert(at);
                         }
                     }
@@ -290,9 +299,14 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
     let (Some(true_end), Some(decided), Some(audible)) = (true_end, decided, audible) else {
         bail!("an answer without speech");
     };
+    let since = |earlier| {
+        audible
+            .checked_duration_since(earlier)
+            .context("an answer before its question")
+    };
     Ok(Turn {
-        response: audible.saturating_duration_since(true_end),
-        decided: audible.saturating_duration_since(decided),
+        response: since(true_end)?,
+        decided: since(decided)?,
     })
 }
 
@@ -403,6 +417,23 @@ async fn crowd(count: usize, speech: &PcmChunk, seconds: u64) -> anyhow::Result<
         "response_p95_ms": percentile(&mut responses, 0.95),
         "turns": responses.len(),
     }))
+}
+
+/// What one more session costs: the slope between the smallest and the largest crowd, so that what a server needs once
+/// does not count. Null if all crowds have one size.
+fn memory_per_session(crowds: &[Value], note: &str, field: &str) -> Value {
+    let points = || {
+        let point = |crowd: &Value| Some((crowd["sessions"].as_f64()?, crowd[field].as_f64()?));
+        crowds.iter().filter_map(point)
+    };
+    let by_size = |a: &(f64, f64), b: &(f64, f64)| a.0.total_cmp(&b.0);
+    let slope = points()
+        .min_by(by_size)
+        .zip(points().max_by(by_size))
+        .filter(|(small, large)| large.0 > small.0)
+        .map(|(small, large)| round((large.1 - small.1) / (large.0 - small.0)));
+    let n = if slope.is_some() { 2 } else { 0 };
+    json!({ "name": "memory per session", "unit": "MiB", "p50": slope, "n": n, "note": note })
 }
 
 /// The server's processor time over a while, in percent of one core.

@@ -102,7 +102,9 @@ mod tests {
             tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
         };
         let both = async { tokio::join!(run(config, shutdown.clone()), signal) };
-        let (run, _) = timeout(Duration::from_secs(3), both).await.expect("nobody waits for the model");
+        let (run, _) = timeout(Duration::from_secs(3), both)
+            .await
+            .expect("nobody waits for the model");
         run.unwrap();
     }
 }

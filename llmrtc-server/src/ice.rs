@@ -3,8 +3,15 @@
 //! In order: the configured list; Metered's, fetched ahead of time; our own STUN responder beside the HTTP port, so that
 //! a client's gathering ends after one round trip and no third party learns about the call. Nobody waits for Metered: a
 //! client that comes before the first answer, or after a long outage, gets the responder.
+//!
+//! Better no server than one that does not answer: a browser waits three seconds for it, and with an empty list the
+//! client has a default of its own.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use llmrtc_core::{
     provider::{ProviderError, Retry},
@@ -17,6 +24,8 @@ use llmrtc_providers::{
 };
 use llmrtc_signal::protocol::IceServer;
 use tokio::{net::UdpSocket, sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+use url::Host;
 
 use crate::config::IceConfig;
 
@@ -36,7 +45,16 @@ pub(crate) struct IceServers {
     configured: Vec<IceServer>,
     metered: Option<MeteredTurn>,
     relays: Arc<Relays>,
-    responder: Option<Arc<UdpSocket>>,
+    responder: Option<Responder>,
+}
+
+/// Our own STUN server.
+#[derive(Debug)]
+struct Responder {
+    socket: Arc<UdpSocket>,
+    address: SocketAddr,
+    /// It answers no more.
+    stopped: CancellationToken,
 }
 
 impl IceServers {
@@ -67,8 +85,8 @@ impl IceServers {
                 };
                 metered = Some(MeteredTurn::new(config, HttpClient::new()?)?);
             }
-            match UdpSocket::bind(listener).await {
-                Ok(socket) => responder = Some(Arc::new(socket)),
+            match Responder::bind(listener).await {
+                Ok(open) => responder = Some(open),
                 // Calls still work, only slower for clients whose default server does not answer.
                 Err(error) => tracing::warn!(%listener, %error, "no STUN responder"),
             }
@@ -83,9 +101,13 @@ impl IceServers {
 
     /// Answers STUN requests and keeps Metered's list fresh for as long as `tasks` live.
     pub(crate) fn start(&self, tasks: &Tasks) {
-        if let Some(socket) = self.responder.clone() {
+        if let Some(responder) = &self.responder {
+            let socket = Arc::clone(&responder.socket);
+            // However it ends.
+            let stopped = responder.stopped.clone().drop_guard();
             tasks
                 .spawn("stun", |_| async move {
+                    let _stopped = stopped;
                     if let Err(error) = stun::respond(&socket).await {
                         tracing::error!(%error, "the STUN responder has stopped");
                     }
@@ -111,17 +133,36 @@ impl IceServers {
         if !relays.is_empty() {
             return relays;
         }
-        let port = self
+        let url = self
             .responder
             .as_ref()
-            .and_then(|socket| Some(socket.local_addr().ok()?.port()));
-        let url = port
             .zip(host)
-            .map(|(port, host)| format!("stun:{}:{port}", without_port(host)));
-        // A `Host` that does not make a URL gets no list, and the client its own default.
+            .and_then(|(responder, host)| responder.url(host));
+        // A `Host` that does not make a URL gets no list.
         url.and_then(|url| IceServer::new(vec![url], None, None).ok())
             .into_iter()
             .collect()
+    }
+}
+
+impl Responder {
+    async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let socket = UdpSocket::bind(address).await?;
+        Ok(Self {
+            address: socket.local_addr()?,
+            socket: Arc::new(socket),
+            stopped: CancellationToken::new(),
+        })
+    }
+
+    /// Where a client finds it that found us at `host`; `None` if it would not.
+    fn url(&self, host: &str) -> Option<String> {
+        let name = without_port(host);
+        // On loopback, only a client on this machine reaches it. Everybody else comes through a proxy, which has no
+        // such port.
+        let reachable = !self.address.ip().to_canonical().is_loopback() || is_this_machine(name);
+        (reachable && !self.stopped.is_cancelled())
+            .then(|| format!("stun:{name}:{}", self.address.port()))
     }
 }
 
@@ -192,6 +233,16 @@ fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
+    }
+}
+
+/// Whether a name without a port stands for the machine that uses it (RFC 6761 §6.3).
+fn is_this_machine(name: &str) -> bool {
+    match Host::parse(name) {
+        Ok(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Ok(Host::Ipv4(address)) => address.is_loopback(),
+        Ok(Host::Ipv6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
+        Err(_) => false,
     }
 }
 
@@ -268,14 +319,18 @@ mod tests {
     }
 
     async fn open(config: &IceConfig) -> IceServers {
-        let listener = "127.0.0.1:0".parse().unwrap();
+        open_at("0.0.0.0:0", config).await
+    }
+
+    async fn open_at(listener: &str, config: &IceConfig) -> IceServers {
+        let listener = listener.parse().unwrap();
         IceServers::open(config, listener).await.unwrap()
     }
 
     #[tokio::test]
     async fn clients_are_sent_to_the_host_that_they_know() {
         let ice = open(&IceConfig::default()).await;
-        let port = ice.responder.as_ref().unwrap().local_addr().unwrap().port();
+        let port = ice.responder.as_ref().unwrap().address.port();
         for (host, expected) in [
             ("localhost:8787", format!("stun:localhost:{port}")),
             ("voice.example", format!("stun:voice.example:{port}")),
@@ -286,6 +341,42 @@ mod tests {
         for host in [None, Some("a b"), Some("a/b"), Some("user@host")] {
             assert!(ice.for_client(host).is_empty(), "{host:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_responder_on_loopback_is_for_clients_on_this_machine() {
+        let ice = open_at("127.0.0.1:0", &IceConfig::default()).await;
+        for host in [
+            "localhost:8787",
+            "LocalHost",
+            "app.localhost:80",
+            "127.0.0.1:8787",
+            "127.9.9.9",
+            "[::1]:8787",
+            "[::ffff:127.0.0.1]",
+        ] {
+            assert_eq!(ice.for_client(Some(host)).len(), 1, "{host}");
+        }
+        for host in [
+            "voice.example",
+            "voice.example:8787",
+            "192.0.2.7:8787",
+            "[2001:db8::7]:8787",
+            "localhost.example",
+            "notlocalhost",
+        ] {
+            assert!(ice.for_client(Some(host)).is_empty(), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_responder_that_has_stopped_is_not_named() {
+        let ice = open(&IceConfig::default()).await;
+        let tasks = Tasks::root("test");
+        ice.start(&tasks);
+        assert_eq!(ice.for_client(Some("host")).len(), 1);
+        tasks.shutdown(Duration::ZERO).await;
+        assert!(ice.for_client(Some("host")).is_empty());
     }
 
     #[tokio::test]

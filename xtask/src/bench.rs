@@ -58,6 +58,9 @@ struct Sessions {
     /// The server's resident memory with this many sessions.
     rss_mib: Option<f64>,
     rss_per_session_mib: Option<f64>,
+    /// As long as none of them talks.
+    #[serde(default)]
+    rss_connected_mib: Option<f64>,
     response_p50_ms: Option<f64>,
     response_p95_ms: Option<f64>,
 }
@@ -119,12 +122,12 @@ const REFERENCES: &[Reference] = &[
     ),
     reference("memory of an idle server", "98 MiB", "229 MiB", "≤ 30 MiB"),
     reference("start to listening", "~1000 ms", "seconds", "≤ 100 ms"),
+    reference("memory per session", "~9–13 MiB", "~60 MiB", "≤ 1 MiB"),
 ];
 
 const SESSION_REFERENCES: &[Reference] = &[
     reference("CPU listening", "~15 % at 8 sessions", "16–18 %", "≤ 0.8 %"),
     reference("CPU talking", "~15 % at 8 sessions", "16–18 %", "≤ 1.5 %"),
-    reference("memory", "~9–13 MiB", "~60 MiB", "≤ 1 MiB"),
     reference(
         "sessions before p95 response grows by 20 %",
         "8",
@@ -303,6 +306,7 @@ mod tests {
         let report: Report = serde_json::from_value(json!({
             "figures": [
                 { "name": "socket open to data channel open", "unit": "ms", "p50": 41.25, "p95": 58.0, "n": 20 },
+                { "name": "memory per session", "unit": "MiB", "p50": 0.62, "n": 2, "note": "talking" },
                 { "name": "something_new", "unit": "ms", "p50": 1.5, "n": 3, "note": "warm" },
             ],
             "sessions": [{
@@ -321,7 +325,9 @@ mod tests {
         };
         assert!(line("data channel open").contains("| 41.2 ms "));
         assert!(line("data channel open").contains("129–165 ms"));
-        assert!(line("something_new (warm)").contains("| 1.50 ms | – "));
+        let memory = line("memory per session (talking)");
+        assert!(memory.contains("| 0.62 MiB ") && memory.contains("≤ 1 MiB"));
+        assert!(line("something_new (warm)").contains("| 1.50 ms  | – "));
         assert!(line("| 8 ").contains("| 0.61 % ") && line("| 8 ").contains("| – "));
         let widths: Vec<usize> = table
             .lines()

@@ -138,9 +138,7 @@ impl Queue {
             if let Some(chunk) = stream.chunks.front() {
                 let rest = &chunk.samples()[stream.taken..];
                 let wanted = samples_for(FRAME_SAMPLES - before, chunk.rate()).min(rest.len());
-                stream
-                    .resampler
-                    .process(&rest[..wanted], &mut self.ready);
+                stream.resampler.process(&rest[..wanted], &mut self.ready);
 
                 // Of differences from the chunk's beginning, so that rounding does not add up.
                 let until = |taken| chunk.rate().duration_of(taken);

@@ -133,6 +133,14 @@ pub(crate) async fn sendable(events: &mut PeerEvents, expected: bool) {
     .await;
 }
 
+pub(crate) async fn negotiated(events: &mut PeerEvents, expected: bool) {
+    next(events, "a change of what is negotiated", |event| {
+        matches!(event, PeerEvent::AudioNegotiated(negotiated) if negotiated == expected)
+            .then_some(())
+    })
+    .await;
+}
+
 /// Descriptions of our own are read with the parser for foreign ones.
 pub(crate) fn parse(sdp: &str) -> Description {
     let policy = CandidatePolicy {

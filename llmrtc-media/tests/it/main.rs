@@ -4,4 +4,5 @@ mod audio;
 mod call;
 mod connect;
 mod data;
+mod loss;
 mod negotiate;

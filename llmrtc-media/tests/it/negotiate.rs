@@ -3,7 +3,7 @@ use llmrtc_media::{
     peer::sdp::{Direction, SdpError},
 };
 
-use crate::call::{Call, factory, loopback, parse, sendable, text};
+use crate::call::{Call, factory, loopback, negotiated, parse, sendable, text};
 
 fn directions(sdp: &str) -> Vec<Direction> {
     parse(sdp)
@@ -27,6 +27,7 @@ async fn a_shared_microphone_is_answered_with_our_speech() {
     sendable(&mut call.peer_events, true).await;
     sendable(&mut call.caller_events, true).await;
     assert!(call.peer.can_send_audio() && call.caller.can_send_audio());
+    assert!(call.peer.audio_negotiated());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +62,21 @@ async fn a_stopped_microphone_leaves_our_speech_alone() {
     assert_eq!(directions(&answer), [Direction::SendOnly]);
     assert!(call.peer.can_send_audio());
     assert!(!call.caller.can_send_audio());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_declines_our_speech_is_sent_none() {
+    let factory = factory(loopback());
+    let mut call = Call::connect(&factory).await;
+    assert!(!call.peer.audio_negotiated());
+    let offer = call.caller.add_microphone().await.unwrap();
+    let declined = offer.replace("a=sendrecv", "a=sendonly");
+    for (offer, expected) in [(&offer, true), (&declined, false), (&offer, true)] {
+        call.peer.answer(offer).await.unwrap();
+        negotiated(&mut call.peer_events, expected).await;
+        assert_eq!(call.peer.audio_negotiated(), expected);
+        sendable(&mut call.peer_events, expected).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

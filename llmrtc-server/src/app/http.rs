@@ -278,9 +278,13 @@ mod tests {
         let bench = Bench::new(1).await;
         for (padding, status) in [(15, "200"), (17, "431")] {
             let padding = "x".repeat(padding * 1024);
-            let head = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {padding}\r\nconnection: close\r\n\r\n");
+            let head =
+                format!("GET / HTTP/1.1\r\nhost: x\r\nx: {padding}\r\nconnection: close\r\n\r\n");
             let answer = rest(bench.say(head.as_bytes()).await).await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
         }
     }
 

@@ -27,11 +27,11 @@ use super::{
 };
 use crate::cli::CallArgs;
 
-/// How long the server may take to react to the end of the recording.
+/// How long the server may take for its next sign of life, as long as something is expected of it.
 const REACT_WITHIN: Duration = Duration::from_secs(30);
 /// Silence that separates one spoken answer from the next.
 const ANSWER_GAP: Duration = Duration::from_millis(600);
-/// How long after the end of an answer another one may begin, since a recording may hold several questions.
+/// How long it has to be quiet after the last answer, since a recording may hold several questions.
 const LINGER: Duration = Duration::from_millis(700);
 /// Pieces in which the recording is handed over.
 const PIECE: Duration = Duration::from_millis(100);
@@ -75,11 +75,8 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
                 PlayoutEvent::Drained { .. } => {
                     bar.finish_and_clear();
                     heard.spoken = true;
-                    deadline = deadline.max(tokio::time::Instant::now() + REACT_WITHIN);
+                    deadline = tokio::time::Instant::now() + heard.patience();
                     report.line("spoken", json!({}))?;
-                    if heard.is_settled() {
-                        deadline = tokio::time::Instant::now() + LINGER;
-                    }
                 }
                 _ => {}
             },
@@ -88,14 +85,18 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
                     heard.message(&message);
                     report.message(&message)?;
                     if heard.spoken {
-                        let wait = if heard.is_settled() { LINGER } else { REACT_WITHIN };
-                        deadline = tokio::time::Instant::now() + wait;
+                        deadline = tokio::time::Instant::now() + heard.patience();
                     }
                 }
                 CallEvent::Audio(frame) => {
+                    let before = heard.meter.last_audible();
                     if let Some(at) = heard.meter.hear(&frame, ANSWER_GAP) {
                         heard.audible(at);
                         report.line("audible", json!({}))?;
+                    }
+                    // During a long answer, sound is all that comes.
+                    if heard.spoken && heard.meter.last_audible() != before {
+                        deadline = tokio::time::Instant::now() + heard.patience();
                     }
                     bar.set_position(heard.position());
                     if let Some(reply) = &mut reply {
@@ -196,33 +197,47 @@ struct Heard {
     response: Option<Duration>,
     transcripts: Vec<String>,
     replies: Vec<String>,
-    /// Utterances without an end, and answers without one.
-    open: i32,
-    answered: bool,
+    /// An utterance has begun that was not transcribed yet.
+    listening: bool,
+    /// A question was transcribed whose answer is not audible yet. Utterances may be merged into one question, so they
+    /// cannot be counted against answers.
+    asked: bool,
+    /// Answers that are audible.
+    open: u32,
+    /// Something came to its end: an answer, a failure, or an utterance without words.
+    ended: bool,
     error: Option<String>,
 }
 
 impl Heard {
     fn message(&mut self, message: &ServerMessage) {
         match message {
-            ServerMessage::SpeechStart => self.open += 1,
+            ServerMessage::SpeechStart => self.listening = true,
             ServerMessage::Transcript {
                 text,
                 is_final: true,
             } => {
+                self.listening = false;
                 if text.is_empty() {
-                    self.open -= 1;
+                    self.ended = true;
                 } else {
+                    self.asked = true;
                     self.transcripts.push(text.clone());
                 }
             }
             ServerMessage::Llm { text } => self.replies.push(text.clone()),
+            ServerMessage::TtsStart => {
+                self.asked = false;
+                self.open += 1;
+            }
             ServerMessage::TtsComplete | ServerMessage::TtsCancelled => {
-                self.open -= 1;
-                self.answered = true;
+                self.open = self.open.saturating_sub(1);
+                self.ended = true;
             }
             ServerMessage::Error { code, .. } => {
-                self.open -= 1;
+                self.listening = false;
+                self.asked = false;
+                self.ended = true;
                 self.error = Some(code.to_string());
             }
             _ => {}
@@ -241,7 +256,16 @@ impl Heard {
 
     /// Everything that was asked has been answered, or has failed.
     fn is_settled(&self) -> bool {
-        self.open <= 0 && (self.answered || self.error.is_some())
+        !self.listening && !self.asked && self.open == 0 && self.ended
+    }
+
+    /// How long to wait for whatever comes next.
+    fn patience(&self) -> Duration {
+        if self.is_settled() {
+            LINGER
+        } else {
+            REACT_WITHIN
+        }
     }
 
     /// How much of the recording was played, in milliseconds.
@@ -322,5 +346,99 @@ impl Report {
                 "responseMs": heard.response.map(millis),
             }),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use llmrtc_signal::protocol::ErrorCode;
+
+    use super::*;
+
+    fn transcript(text: &str) -> ServerMessage {
+        ServerMessage::Transcript {
+            text: text.to_owned(),
+            is_final: true,
+        }
+    }
+
+    /// Whether the caller hangs up after each of the messages.
+    fn settled<const N: usize>(messages: [ServerMessage; N]) -> [bool; N] {
+        let mut heard = Heard::default();
+        messages.map(|message| {
+            heard.message(&message);
+            heard.is_settled()
+        })
+    }
+
+    #[test]
+    fn the_caller_stays_until_everything_is_answered() {
+        use ServerMessage::{SpeechEnd, SpeechStart, TtsCancelled, TtsComplete, TtsStart};
+
+        let error = || ServerMessage::error(ErrorCode::LlmError);
+        // One question.
+        assert_eq!(
+            settled([
+                SpeechStart,
+                SpeechEnd,
+                transcript("a"),
+                TtsStart,
+                TtsComplete
+            ]),
+            [false, false, false, false, true]
+        );
+        // Two utterances that became one question.
+        assert_eq!(
+            settled([
+                SpeechStart,
+                SpeechEnd,
+                transcript("a"),
+                SpeechStart,
+                SpeechEnd,
+                transcript("b"),
+                TtsStart,
+                TtsComplete,
+            ])[6..],
+            [false, true]
+        );
+        // Two questions.
+        assert_eq!(
+            settled([
+                SpeechStart,
+                transcript("a"),
+                TtsStart,
+                SpeechStart,
+                TtsCancelled,
+                transcript("b"),
+                TtsStart,
+                TtsComplete,
+            ])[4..],
+            [false, false, false, true]
+        );
+        // Nothing was said, a question failed, an answer broke off.
+        assert_eq!(
+            settled([SpeechStart, SpeechEnd, transcript("")]),
+            [false, false, true]
+        );
+        assert_eq!(
+            settled([SpeechStart, transcript("a"), error()]),
+            [false, false, true]
+        );
+        assert_eq!(settled([SpeechStart, error()]), [false, true]);
+        assert_eq!(
+            settled([transcript("a"), TtsStart, error(), TtsCancelled]),
+            [false, false, false, true]
+        );
+        // A cough does not end the wait for an answer.
+        assert_eq!(
+            settled([
+                transcript("a"),
+                SpeechStart,
+                transcript(""),
+                TtsStart,
+                TtsComplete
+            ]),
+            [false, false, false, false, true]
+        );
     }
 }

@@ -59,7 +59,7 @@ impl Meter {
         Some(at)
     }
 
-    /// When the voice was last heard.
+    /// When the voice was last heard: the end of the last frame with something audible in it.
     pub fn last_audible(&self) -> Option<Instant> {
         self.last_audible
     }

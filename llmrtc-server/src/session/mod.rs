@@ -113,7 +113,7 @@ pub(crate) async fn run(
     };
     shared.observers.emit_server(|| ServerEvent::Connection {
         session_id,
-        connection_id: session_id.to_string().into(),
+        connection_id: session_id.short().to_string().into(),
         transport: "websocket",
     });
     shared.count_sessions();
@@ -445,7 +445,7 @@ impl Session {
             // The client is gone, or closed its side: ICE would notice half a minute later.
             PeerEvent::DataClosed => self.lose_peer(),
             PeerEvent::Speech(event) if !self.leaving => self.conversation().speech(event),
-            PeerEvent::AudioSendable(_) => self.choose_sink(),
+            PeerEvent::AudioNegotiated(_) => self.choose_sink(),
             PeerEvent::Closed(reason) => {
                 tracing::info!(session = %self.session_id.short(), ?reason, "peer closed");
                 let never = self.peer.as_ref().is_some_and(|line| !line.connected);
@@ -469,12 +469,17 @@ impl Session {
         }
     }
 
-    /// Speech goes to the track where there is one that reaches the client, to messages otherwise (§4.7).
-    fn choose_sink(&mut self) {
-        let sink = match &self.peer {
-            Some(line) if line.peer.can_send_audio() => line.peer.sink(),
+    /// Where speech goes: to the track where one was negotiated, to messages otherwise (§4.7). A short loss of the
+    /// network changes nothing: the track stands still and continues.
+    fn sink(&self) -> Arc<dyn AudioSink> {
+        match &self.peer {
+            Some(line) if line.peer.audio_negotiated() => line.peer.sink(),
             _ => Arc::clone(&self.chunk_sink),
-        };
+        }
+    }
+
+    fn choose_sink(&mut self) {
+        let sink = self.sink();
         if let Some(conversation) = &mut self.conversation {
             conversation.set_sink(sink);
         }
@@ -512,10 +517,7 @@ impl Session {
     }
 
     fn conversation(&mut self) -> &mut Conversation {
-        let sink = match &self.peer {
-            Some(line) if line.peer.can_send_audio() => line.peer.sink(),
-            _ => Arc::clone(&self.chunk_sink),
-        };
+        let sink = self.sink();
         let history = &mut self.history;
         let (shared, tasks, session_id) = (&self.shared, &self.tasks, self.session_id);
         self.conversation.get_or_insert_with(|| {

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -30,9 +30,10 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet, time::timeout};
 
 /// For a machine that is busy with other tests. Nothing here takes more than a few seconds on an idle one.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// Frames of 20 ms that make a sound, and that make a silence: longer than the pauses within a sentence.
+/// Frames of 20 ms that make a sound.
 const A_SOUND: usize = 3;
-const A_SILENCE: usize = 15;
+/// Longer than any pause within a sentence.
+const A_SILENCE: Duration = Duration::from_millis(300);
 
 /// Real speech, 3.65 s.
 pub(crate) static SPEECH: LazyLock<PcmChunk> = LazyLock::new(|| {
@@ -185,8 +186,9 @@ pub(crate) struct Caller {
     /// Frames in which something could be heard, and how many of them were before the latest question.
     audible: usize,
     audible_before: usize,
-    /// Frames since then in which nothing could.
-    silent: usize,
+    last_audible: Option<Instant>,
+    /// For how long nothing could be heard. Silence comes in few packets, so frames do not measure it.
+    silence: Duration,
     /// Has shared a microphone, so that replies come by voice.
     hears: bool,
     lost: Option<LostReason>,
@@ -215,7 +217,8 @@ impl Caller {
             playing: None,
             audible: 0,
             audible_before: 0,
-            silent: 0,
+            last_audible: None,
+            silence: Duration::ZERO,
             hears: false,
             lost: None,
         })
@@ -314,9 +317,8 @@ impl Caller {
 
     /// Waits until nothing is heard any more.
     pub(crate) async fn until_silent(&mut self) {
-        self.silent = 0;
         let silent = timeout(PATIENCE, async {
-            while self.silent < A_SILENCE {
+            while self.silence < A_SILENCE {
                 assert_eq!(self.lost, None, "lost before silence: {self:?}");
                 self.step().await;
             }
@@ -400,12 +402,16 @@ impl Caller {
                 self.said.push(message.clone());
                 self.unread.push_back(message.clone());
             }
-            // Comfort noise stays below this, speech is far above.
-            CallEvent::Audio(frame) if rms(&frame.pcm) > 200.0 => {
-                self.audible += 1;
-                self.silent = 0;
+            CallEvent::Audio(frame) => {
+                // Comfort noise stays below this, speech is far above.
+                if rms(&frame.pcm) > 200.0 {
+                    self.audible += 1;
+                    self.last_audible = Some(frame.at);
+                }
+                self.silence = self
+                    .last_audible
+                    .map_or(A_SILENCE, |last| frame.at.saturating_duration_since(last));
             }
-            CallEvent::Audio(_) => self.silent += 1,
             CallEvent::Lost(reason) => self.lost = Some(*reason),
             _ => {}
         }

@@ -37,7 +37,7 @@ const EVENTS: usize = 8;
 /// Messages above this are parsed on a blocking thread, so that a large utterance stalls no other call.
 const PARSE_INLINE_BYTES: usize = 64 * 1024;
 /// Unread bytes, in multiples of [`ConnectionConfig::slow_client_bytes`], that end a connection without grace.
-const SLOW_CLIENT_HARD_FACTOR: usize = 8;
+const SLOW_CLIENT_HARD_FACTOR: usize = 2;
 /// How long a closing handshake may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// How long a socket stays open after a close that leaves input unread. Closing at once would make the kernel send a

@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 
 use super::{
     AttachmentError, AttachmentPolicy, Channel, ErrorCode, MAX_CREDENTIAL_BYTES,
-    MAX_DATA_MESSAGE_BYTES, MAX_DEPTH, MAX_SMALL_MESSAGE_BYTES, MAX_WEBSOCKET_MESSAGE_BYTES,
-    Timestamp, attachment, pick,
+    MAX_DATA_MESSAGE_BYTES, MAX_DEPTH, MAX_SMALL_MESSAGE_BYTES, MAX_TIMESTAMP_BYTES,
+    MAX_WEBSOCKET_MESSAGE_BYTES, Timestamp, attachment, pick,
     text::{decode_base64, encode_base64, split_data_uri},
 };
 
@@ -77,6 +77,9 @@ pub enum ParseError {
     /// A required field is missing or has the wrong type.
     #[error("field `{0}` is missing or has the wrong type")]
     Field(&'static str),
+    /// `ping.timestamp` is longer than anything that would be sent back.
+    #[error("timestamp larger than {MAX_TIMESTAMP_BYTES} bytes")]
+    Timestamp,
     /// `audio.data` is not base64.
     #[error("audio is not base64")]
     Audio,
@@ -153,7 +156,7 @@ impl ClientMessage {
         }
         Ok(Some(match (channel, kind.as_ref()) {
             (Channel::WebSocket, "ping") => Self::Ping {
-                timestamp: timestamp.map(Timestamp::from_raw),
+                timestamp: timestamp.map(Timestamp::from_raw).transpose()?,
             },
             (Channel::WebSocket, "offer" | "signal") => Self::Offer {
                 sdp: parse_offer(signal)?,

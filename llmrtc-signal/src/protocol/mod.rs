@@ -43,6 +43,9 @@ pub const MAX_ATTACHMENT_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_ATTACHMENTS_BYTES: usize = 8 * 1024 * 1024;
 /// Longest session handle or resume token considered. Ours have 43 characters, the reference's ids 36.
 pub const MAX_CREDENTIAL_BYTES: usize = 256;
+/// Longest `ping.timestamp`, in bytes of JSON. It is sent back, so a longer one would let a client that does not read
+/// fill our memory with its own words.
+pub const MAX_TIMESTAMP_BYTES: usize = 256;
 
 /// Which of a call's two channels a message travels on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

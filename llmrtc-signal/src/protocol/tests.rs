@@ -309,6 +309,21 @@ fn a_timestamp_of_any_type_comes_back_verbatim() {
 }
 
 #[test]
+fn a_timestamp_has_a_bound() {
+    let ping = |bytes: usize| {
+        let text = "t".repeat(bytes - 2);
+        parse(&format!("{{\"type\":\"ping\",\"timestamp\":\"{text}\"}}"))
+    };
+    assert!(matches!(
+        ping(MAX_TIMESTAMP_BYTES),
+        Ok(Some(ClientMessage::Ping { timestamp: Some(_) }))
+    ));
+    let error = ping(MAX_TIMESTAMP_BYTES + 1).unwrap_err();
+    assert_eq!(error, ParseError::Timestamp);
+    assert_eq!(error.code(), ErrorCode::InvalidMessage);
+}
+
+#[test]
 fn the_examples_of_the_specification_are_read() {
     for (text, kind) in [
         (r#"{"type":"ping","timestamp":1767000000123}"#, "ping"),

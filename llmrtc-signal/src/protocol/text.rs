@@ -12,6 +12,8 @@ use llmrtc_core::audio::AudioFormat;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::{MAX_TIMESTAMP_BYTES, ParseError};
+
 /// Reads padded and unpadded text, since encoders differ; writes padded text, which every decoder takes.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -53,13 +55,16 @@ pub(super) fn split_data_uri(text: &str) -> Option<(&str, &str)> {
     Some((media_type, data))
 }
 
-/// Whatever a client put into `ping.timestamp`: any JSON value, echoed byte for byte.
+/// Whatever a client put into `ping.timestamp`: any JSON value of up to [`MAX_TIMESTAMP_BYTES`], echoed byte for byte.
 #[derive(Clone)]
 pub struct Timestamp(Box<RawValue>);
 
 impl Timestamp {
-    pub(super) fn from_raw(raw: &RawValue) -> Self {
-        Self(raw.to_owned())
+    pub(super) fn from_raw(raw: &RawValue) -> Result<Self, ParseError> {
+        if raw.get().len() > MAX_TIMESTAMP_BYTES {
+            return Err(ParseError::Timestamp);
+        }
+        Ok(Self(raw.to_owned()))
     }
 
     /// Milliseconds since the Unix epoch, if that is what it is.

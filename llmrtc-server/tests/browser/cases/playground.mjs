@@ -58,7 +58,7 @@ async function the_playground_holds_a_conversation({ playgroundWith, proxy }) {
   assert.equal(await button(page, "Interrupt").isEnabled(), true);
   await page.keyboard.press("Escape");
   assert.equal(await page.locator("#voice").evaluate((audio) => audio.muted), true, "Escape silences the answer");
-  await settles(status(page), "Silenced");
+  await settles(status(page), "Interrupted");
 
   await button(page, "Mute").click();
   assert.equal(await button(page, "Mute").getAttribute("aria-pressed"), "true");
