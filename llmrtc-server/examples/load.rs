@@ -38,6 +38,9 @@ use tokio::{
 const SPEECH: &[u8] = include_bytes!("../../llmrtc-media/tests/fixtures/speech.wav");
 /// Silence between two answers. The built-in voice pauses less between its sentences.
 const ANSWER_GAP: Duration = Duration::from_millis(600);
+/// By how much a sound may overtake the message that was sent before it, since they travel on different paths. Two
+/// frames.
+const OVERTAKES_WITHIN: Duration = Duration::from_millis(40);
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -63,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
 
     let mut starts = Vec::new();
     for _ in 0..rounds.min(10) {
-        starts.push(Server::start().await?.started_in);
+        starts.push(millis(Server::start().await?.started_in));
     }
     figures.push(figure("start to listening", starts, None));
 
@@ -75,7 +78,7 @@ async fn main() -> anyhow::Result<()> {
     let mut connects = Vec::new();
     for _ in 0..rounds {
         let call = phone.call(server.options()).await?;
-        connects.push(call.connected_in());
+        connects.push(millis(call.connected_in()));
         call.hang_up().await;
     }
     figures.push(figure("socket open to data channel open", connects, None));
@@ -102,8 +105,8 @@ async fn main() -> anyhow::Result<()> {
     for _ in 0..rounds {
         let mut call = connect(&phone, &server).await?;
         let (notice, silence) = barge_in(&mut call, &speech).await?;
-        noticed.push(notice);
-        silent.push(silence);
+        noticed.push(millis(notice));
+        silent.push(millis(silence));
         call.hang_up().await;
     }
     figures.push(figure("interrupting speech to notice", noticed, None));
@@ -243,8 +246,8 @@ async fn connect(phone: &Phone, server: &Server) -> anyhow::Result<Call> {
 
 #[derive(Default)]
 struct Turns {
-    response: Vec<Duration>,
-    decided: Vec<Duration>,
+    response: Vec<f64>,
+    decided: Vec<f64>,
 }
 
 impl Turns {
@@ -254,9 +257,12 @@ impl Turns {
     }
 }
 
+/// Until the answer was heard, in milliseconds.
 struct Turn {
-    response: Duration,
-    decided: Duration,
+    /// From the last voiced sample.
+    response: f64,
+    /// From the message that the caller has stopped. Slightly negative when the answer overtook it.
+    decided: f64,
 }
 
 /// Says the sentence and listens to the answer to its end. What is heard before the sentence is over is not its answer.
@@ -274,10 +280,8 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
                     }
                 }
                 event = call.next() => match event {
-                    // Of several, the last before the answer is heard.
-                    CallEvent::Message(ServerMessage::SpeechEnd) if audible.is_none() => {
-                        decided = Some(now());
-                    }
+                    // Of several, the last: the others were pauses.
+                    CallEvent::Message(ServerMessage::SpeechEnd) => decided = Some(now()),
                     CallEvent::Message(ServerMessage::TtsComplete) if audible.is_some() => {
                         return Ok(());
                     }
@@ -299,14 +303,14 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
     let (Some(true_end), Some(decided), Some(audible)) = (true_end, decided, audible) else {
         bail!("an answer without speech");
     };
-    let since = |earlier| {
-        audible
-            .checked_duration_since(earlier)
-            .context("an answer before its question")
-    };
+    if decided.saturating_duration_since(audible) > OVERTAKES_WITHIN {
+        bail!("an answer before its question");
+    }
+    let after = millis(audible.saturating_duration_since(decided));
+    let before = millis(decided.saturating_duration_since(audible));
     Ok(Turn {
-        response: since(true_end)?,
-        decided: since(decided)?,
+        response: millis(audible.saturating_duration_since(true_end)),
+        decided: after - before,
     })
 }
 
@@ -457,17 +461,22 @@ fn quiet_room(length: Duration) -> PcmChunk {
     PcmChunk::new(samples, rate)
 }
 
-fn figure(name: &str, mut values: Vec<Duration>, note: Option<&str>) -> Value {
+/// `values` are milliseconds.
+fn figure(name: &str, mut values: Vec<f64>, note: Option<&str>) -> Value {
     let (p50, p95) = (percentile(&mut values, 0.5), percentile(&mut values, 0.95));
     json!({ "name": name, "unit": "ms", "p50": p50, "p95": p95, "n": values.len(), "note": note })
 }
 
-/// In milliseconds; null without values.
-fn percentile(values: &mut [Duration], quantile: f64) -> Option<f64> {
-    values.sort();
+/// Null without values.
+fn percentile(values: &mut [f64], quantile: f64) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     let index = (last as f64 * quantile).round() as usize;
-    Some(round(values[index].as_secs_f64() * 1000.0))
+    Some(round(values[index]))
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
 }
 
 fn round(value: f64) -> f64 {

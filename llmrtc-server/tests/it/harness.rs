@@ -18,7 +18,7 @@ use llmrtc_providers::echo::{EchoConfig, EchoTts};
 use llmrtc_security::auth::bind::Exposure;
 use llmrtc_server::{
     Server,
-    client::{Call, CallError, CallEvent, Phone, call::play, meter::Meter},
+    client::{Call, CallError, CallEvent, Phone, call::play},
     config::Config,
     shutdown::Shutdown,
 };
@@ -260,6 +260,7 @@ impl Caller {
         self.until_either(kind, kind).await
     }
 
+    /// The same for two kinds.
     pub(crate) async fn until_either(&mut self, kind: &str, other: &str) -> ServerMessage {
         let found = timeout(PATIENCE, async {
             loop {
@@ -288,13 +289,6 @@ impl Caller {
                 return text;
             }
         }
-    }
-
-    pub(crate) async fn reply(&mut self) -> String {
-        let ServerMessage::Llm { text } = self.until("llm").await else {
-            unreachable!()
-        };
-        text
     }
 
     pub(crate) async fn error(&mut self) -> (ErrorCode, String) {

@@ -97,21 +97,18 @@ impl Process {
         (response.status().as_u16(), response.text().await.unwrap())
     }
 
-    /// Resident memory, in bytes.
-    #[cfg(target_os = "linux")]
-    pub(crate) fn memory(&self) -> u64 {
-        let status = format!("/proc/{}/status", self.child.id().expect("still running"));
-        let status = std::fs::read_to_string(status).unwrap();
+    /// Resident memory in bytes, on Linux.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .unwrap();
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim()
             .trim_end_matches("kB")
             .trim()
             .parse::<u64>()
-            .unwrap()
-            * 1024
+            .ok()
+            .map(|kib| kib * 1024)
     }
 
     #[cfg(unix)]
