@@ -184,8 +184,15 @@ impl AudioFormat {
             [b'O', b'g', b'g', b'S', ..] => Some(Self::Ogg),
             [b'f', b'L', b'a', b'C', ..] => Some(Self::Flac),
             [b'I', b'D', b'3', ..] => Some(Self::Mp3),
-            // Frame sync with a valid layer: eleven set bits, layer ≠ reserved.
-            [0xFF, second, ..] if second & 0xE0 == 0xE0 && second & 0x06 != 0 => Some(Self::Mp3),
+            // Frame sync (eleven set bits) with a valid layer, bit rate and sample rate.
+            [0xFF, second, third, ..]
+                if second & 0xE0 == 0xE0
+                    && second & 0x06 != 0
+                    && third & 0xF0 != 0xF0
+                    && third & 0x0C != 0x0C =>
+            {
+                Some(Self::Mp3)
+            }
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => Some(Self::Mp4),
             _ => None,
         }
@@ -317,6 +324,7 @@ mod tests {
             (b"\0\0\0\x20ftypM4A ", Some(AudioFormat::Mp4)),
             (b"", None),
             (b"hello", None),
+            (&[0xFF; 64], None),
         ];
         for (data, expected) in table {
             assert_eq!(AudioFormat::sniff(data), *expected, "{data:?}");

@@ -15,7 +15,10 @@ use llmrtc_core::{
     id::TurnId,
     playout::PlayoutEvent,
 };
-use llmrtc_media::codec::wav::{WavReader, WavWriter};
+use llmrtc_media::{
+    codec::wav::{WavReader, WavWriter},
+    pipeline::ReceivedFrame,
+};
 use llmrtc_signal::{client::Options, protocol::ServerMessage};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -33,6 +36,8 @@ const REACT_WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_GAP: Duration = Duration::from_millis(600);
 /// How long it has to be quiet after the last answer, since a recording may hold several questions.
 const LINGER: Duration = Duration::from_millis(700);
+/// Longest pause that a recording shows in full; more is a lost network.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Pieces in which the recording is handed over.
 const PIECE: Duration = Duration::from_millis(100);
 
@@ -46,7 +51,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
         .url
         .parse()
         .with_context(|| format!("{} is not a URL", args.url))?;
-    let mut reply = args.reply.as_deref().map(open_reply).transpose()?;
+    let mut reply = args.reply.as_deref().map(Reply::create).transpose()?;
     let report = Report::new(args.json);
 
     let mut call = Phone::new()?.call(Options::new(url)).await?;
@@ -100,7 +105,7 @@ pub async fn run(args: CallArgs) -> anyhow::Result<()> {
                     }
                     bar.set_position(heard.position());
                     if let Some(reply) = &mut reply {
-                        reply.write(&frame.pcm).context("cannot write the reply")?;
+                        reply.write(&frame).context("cannot write the reply")?;
                     }
                 }
                 CallEvent::Lost(reason) => bail!("the connection was lost ({reason:?})"),
@@ -133,9 +138,38 @@ fn read(path: &Path) -> anyhow::Result<PcmChunk> {
     Ok(recording)
 }
 
-fn open_reply(path: &Path) -> anyhow::Result<WavWriter<BufWriter<File>>> {
-    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    Ok(WavWriter::new(BufWriter::new(file), SampleRate::HZ_48000)?)
+/// What was heard, in real time: a silent server sends few packets, so pauses are filled in.
+struct Reply {
+    file: WavWriter<BufWriter<File>>,
+    /// Where the next frame belongs.
+    until: Option<Instant>,
+}
+
+impl Reply {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let file =
+            File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        let file = WavWriter::new(BufWriter::new(file), SampleRate::HZ_48000)?;
+        Ok(Self { file, until: None })
+    }
+
+    fn write(&mut self, frame: &ReceivedFrame) -> io::Result<()> {
+        let gap = self.until.map_or(Duration::ZERO, |until| {
+            frame.at.saturating_duration_since(until)
+        });
+        // Below that it is jitter, which the next frames make up for.
+        if gap > frame.pcm.duration() {
+            let silence = vec![0i16; frame.pcm.rate().samples_in(gap.min(MAX_PAUSE))];
+            self.file.write(&PcmChunk::new(silence, frame.pcm.rate()))?;
+            self.until = None;
+        }
+        self.until = Some(self.until.unwrap_or(frame.at) + frame.pcm.duration());
+        self.file.write(&frame.pcm)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.file.finish()?.flush()
+    }
 }
 
 /// Plays a recording into the microphone, in real time. The events say when it began and ended.

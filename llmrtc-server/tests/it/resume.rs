@@ -78,6 +78,27 @@ async fn a_client_that_lost_its_socket_finds_its_conversation() {
     assert_eq!(told(&llm).len(), 5);
 }
 
+/// A network that drops everybody at once: callers without an identity share no cap but the global one.
+#[tokio::test]
+async fn more_callers_than_one_principal_may_leave_behind_find_their_conversations() {
+    let llm = llm();
+    let site = site(&llm).await;
+    let mut callers = Vec::new();
+    for _ in 0..20 {
+        let mut caller = site.connect().await;
+        caller.ask().await;
+        callers.push(caller);
+    }
+    let tickets: Vec<_> = callers.iter().map(|caller| caller.ticket()).collect();
+    drop(callers);
+    for ticket in tickets {
+        let mut caller = site.resume(ticket).await;
+        assert_eq!(resumed(&caller), Some(true));
+        caller.ask().await;
+        assert!(told(&llm).len() > 1, "the history came along");
+    }
+}
+
 #[tokio::test]
 async fn an_id_that_is_none_begins_a_new_session() {
     let llm = llm();
