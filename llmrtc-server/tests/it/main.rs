@@ -15,5 +15,6 @@ mod leaving;
 mod messages;
 mod process;
 mod resume;
+mod terminal;
 mod turns;
 mod vendor;
