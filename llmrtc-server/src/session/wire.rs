@@ -76,9 +76,7 @@ pub(crate) fn messages(event: TurnEvent, reference: &str) -> Vec<ServerMessage> 
             outcome: Outcome::Failed(error),
             ..
         } => {
-            let code = code(&error);
-            let message = format!("{} (reference {reference})", code.sentence());
-            vec![ServerMessage::Error { code, message }]
+            vec![ServerMessage::error_with_reference(code(&error), reference)]
         }
         _ => Vec::new(),
     }
