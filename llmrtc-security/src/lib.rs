@@ -1,3 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+pub mod audit;
 pub mod auth;
+pub mod crypto;
+pub mod guard;
+pub mod limit;
+pub mod net;
+pub mod redact;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod secrets;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tool;
+pub mod vault;

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::config::{LogFormat, load::Overrides};
+use crate::{
+    command,
+    config::{LogFormat, load::Overrides},
+};
 
 /// Talk with a language model over WebRTC.
 #[derive(Debug, Parser)]
@@ -38,6 +41,24 @@ pub enum Command {
     /// Look at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Mint and inspect access tokens.
+    Token(command::token::Args),
+    /// Get a ticket for one connection from a running server.
+    Ticket(command::ticket::Args),
+    /// Generate, rotate, list and retire master keys.
+    Keys(command::keys::Args),
+    /// List, show, export and erase stored conversations.
+    Transcripts(command::transcripts::Args),
+    /// Apply the retention policy now.
+    Retention(command::retention::Args),
+    /// Follow and verify the audit log.
+    Audit(command::audit::Args),
+    /// List and end the sessions of a running server.
+    Sessions(command::sessions::Args),
+    /// Take personal data out of JSON lines.
+    Redact(command::redact::Args),
+    /// Score JSON lines for prompt injection.
+    Guard(command::guard::Args),
     /// Print the version.
     Version,
 }

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod app;
 pub mod cli;
 pub mod client;
+pub mod command;
 pub mod config;
 mod ice;
 pub mod listen;

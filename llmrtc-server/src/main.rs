@@ -10,7 +10,7 @@ use clap::Parser;
 use llmrtc_server::{
     app,
     cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
-    client,
+    client, command,
     config::{
         ConfigError,
         load::{Loaded, ProcessEnvironment, load},
@@ -29,6 +29,15 @@ fn main() -> ExitCode {
         }
         Command::Version => print(concat!("llmrtc ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Call(args) => call(args),
+        Command::Token(args) => command::token::run(args),
+        Command::Ticket(args) => command::ticket::run(args),
+        Command::Keys(args) => command::keys::run(args),
+        Command::Transcripts(args) => command::transcripts::run(args),
+        Command::Retention(args) => command::retention::run(args),
+        Command::Audit(args) => command::audit::run(args),
+        Command::Sessions(args) => command::sessions::run(args),
+        Command::Redact(args) => command::redact::run(args),
+        Command::Guard(args) => command::guard::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,1 @@
+//! Sealing records: keys, envelopes, rotation, shredding.

@@ -1,0 +1,1 @@
+//! Screens text for instructions that its author had no right to give.

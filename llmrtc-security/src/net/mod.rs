@@ -1,0 +1,1 @@
+//! Addresses, headers and transport of a server on the open internet.

@@ -1,0 +1,1 @@
+//! Takes personal data and credentials out of text, whole or as it streams.

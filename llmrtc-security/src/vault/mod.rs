@@ -1,0 +1,1 @@
+//! Conversations at rest: sealed, kept no longer than wanted, erased on demand.
