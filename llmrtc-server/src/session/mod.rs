@@ -532,6 +532,7 @@ impl Session {
                     observers: shared.observers.clone(),
                     tools: shared.tools.clone(),
                     chunkers: None,
+                    guardrails: Default::default(),
                     history: history.take(),
                     clock: Arc::clone(&shared.clock),
                 },
