@@ -90,17 +90,54 @@ impl Admission {
                 retry_after: RETRY_AFTER,
             });
         }
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let origin = self.origin(headers)?;
+        let slot = Arc::new(Slots::take(&self.slots, peer.ip())?);
+        let principal = self.identify(headers, uri, peer, origin.as_ref()).await?;
+        Ok(Admitted {
+            principal,
+            origin,
+            peer,
+            slot,
+        })
+    }
+
+    /// Decides about one request that is no upgrade.
+    ///
+    /// # Errors
+    /// The status to refuse it with.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn caller(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: SocketAddr,
+    ) -> Result<Principal, Rejection> {
+        let origin = self.origin(headers)?;
+        self.identify(headers, uri, peer, origin.as_ref()).await
+    }
+
+    fn origin(&self, headers: &HeaderMap) -> Result<Option<Origin>, Rejection> {
         let origins = headers
             .get_all(header::ORIGIN)
             .iter()
             .map(|value| value.as_bytes());
-        let origin = self
-            .origins
-            .check(origins, text(header::HOST))
-            .map_err(|_| Rejection::Forbidden)?;
-        let slot = Arc::new(Slots::take(&self.slots, peer.ip())?);
+        let host = headers.get(header::HOST);
+        let host = host.and_then(|value| value.to_str().ok());
+        let checked = self.origins.check(origins, host);
+        checked.map_err(|_| Rejection::Forbidden)
+    }
 
+    async fn identify(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: SocketAddr,
+        origin: Option<&Origin>,
+    ) -> Result<Principal, Rejection> {
+        let authorization = headers.get(header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
         let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
         let protocols: Vec<&str> = protocols
             .iter()
@@ -113,17 +150,11 @@ impl Admission {
             .find(|(name, _)| name == "token" || name == "ticket")
             .map(|(_, value)| value);
         let credentials = Credentials::none(peer)
-            .authorization(text(header::AUTHORIZATION))
+            .authorization(authorization)
             .query_token(token.as_deref())
             .subprotocols(&protocols)
-            .origin(origin.as_ref());
-        let principal = self.authenticator.authenticate(&credentials).await?;
-        Ok(Admitted {
-            principal,
-            origin,
-            peer,
-            slot,
-        })
+            .origin(origin);
+        self.authenticator.authenticate(&credentials).await
     }
 
     /// Whether there is no place left.
