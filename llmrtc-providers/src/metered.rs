@@ -8,13 +8,14 @@
 use std::time::Duration;
 
 use llmrtc_core::{
+    credential::SharedCredential,
     provider::{ErrorKind, ProviderError},
     redact::Secret,
 };
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 
-use crate::http::{Endpoint, HttpClient};
+use crate::http::{Endpoint, Failure, HttpClient};
 
 const NAME: &str = "metered";
 /// From the request to the end of the answer.
@@ -29,8 +30,8 @@ const MAX_LABEL_BYTES: usize = 63;
 pub struct MeteredConfig {
     /// The application, the first label of its host name.
     pub app_name: String,
-    /// The key of a credential.
-    pub api_key: Secret,
+    /// The key of a credential, which may change later.
+    pub api_key: SharedCredential,
     /// Where the relays should be, such as `europe`. Default: as configured at Metered.
     pub region: Option<String>,
     /// Default: `https://{app_name}.metered.live`.
@@ -52,7 +53,7 @@ pub struct TurnServer {
 #[derive(Clone, Debug)]
 pub struct MeteredTurn {
     endpoint: Endpoint,
-    api_key: Secret,
+    api_key: SharedCredential,
     region: Option<String>,
 }
 
@@ -68,18 +69,15 @@ impl MeteredTurn {
         if !is_label(&config.app_name) {
             return refuse("the application's name must consist of letters, digits and hyphens");
         }
-        let api_key = Secret::new(config.api_key.expose().trim());
-        // Characters that a query would encode could come back encoded, past the redaction of what Metered says.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if api_key.is_blank() || !api_key.expose().bytes().all(plain) {
-            return refuse("the API key is blank or contains characters that no key has");
+        if let Err(problem) = check_key(&config.api_key.current()) {
+            return refuse(problem);
         }
         let base = config
             .base_url
             .unwrap_or_else(|| format!("https://{}.metered.live", config.app_name));
         Ok(Self {
-            endpoint: Endpoint::new(http, NAME, &base, None, [])?.redacting(api_key.clone()),
-            api_key,
+            endpoint: Endpoint::new(http, NAME, &base, None, [])?.redacting(config.api_key.clone()),
+            api_key: config.api_key,
             region: config.region,
         })
     }
@@ -93,8 +91,15 @@ impl MeteredTurn {
     /// # Cancel safety
     /// Dropping the future drops the request.
     pub async fn fetch(&self) -> Result<Vec<TurnServer>, ProviderError> {
-        let response = self.endpoint.send(self.request()?).await;
-        let response = response.map_err(|failure| failure.error)?;
+        let key = self.api_key.current();
+        let mut response = self.ask(&key).await;
+        if let Err(error) = &response
+            && error.kind() == ErrorKind::Authentication
+            && let Some(other) = self.api_key.rejected(&key).await
+        {
+            response = self.ask(&other).await;
+        }
+        let response = response?;
         let body = self.endpoint.bytes(response, MAX_ANSWER_BYTES).await?;
         // The parser's message would quote the body, which holds credentials.
         let servers: Vec<WireServer> = serde_json::from_slice(&body).map_err(|_| {
@@ -106,7 +111,15 @@ impl MeteredTurn {
         Ok(servers.into_iter().map(TurnServer::from).collect())
     }
 
-    fn request(&self) -> Result<RequestBuilder, ProviderError> {
+    async fn ask(&self, key: &Secret) -> Result<Response, ProviderError> {
+        check_key(key).map_err(|problem| self.endpoint.error(ErrorKind::Config, problem))?;
+        self.endpoint
+            .send(|| self.request(key).map_err(Failure::from))
+            .await
+            .map_err(|failure| failure.error)
+    }
+
+    fn request(&self, key: &Secret) -> Result<RequestBuilder, ProviderError> {
         let request = self
             .endpoint
             .request(Method::GET, "api/v1/turn/credentials");
@@ -114,13 +127,22 @@ impl MeteredTurn {
         let mut request = request.map_err(|error| self.endpoint.transport(error))?;
         {
             let mut query = request.url_mut().query_pairs_mut();
-            query.append_pair("apiKey", self.api_key.expose());
+            query.append_pair("apiKey", key.expose().trim());
             if let Some(region) = &self.region {
                 query.append_pair("region", region);
             }
         }
         Ok(RequestBuilder::from_parts(client, request))
     }
+}
+
+/// Characters that a query would encode could come back encoded, past the redaction of what Metered says.
+fn check_key(key: &Secret) -> Result<(), &'static str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if key.is_blank() || !key.expose().trim().bytes().all(plain) {
+        return Err("the API key is blank or contains characters that no key has");
+    }
+    Ok(())
 }
 
 fn is_label(name: &str) -> bool {
@@ -175,7 +197,7 @@ mod tests {
     fn config(base_url: Option<String>) -> MeteredConfig {
         MeteredConfig {
             app_name: "my-app".to_owned(),
-            api_key: Secret::new(format!(" {KEY}\n")),
+            api_key: format!(" {KEY}\n").into(),
             region: None,
             base_url,
         }
@@ -311,7 +333,13 @@ mod tests {
     #[test]
     fn the_key_goes_to_the_applications_host_and_nowhere_else() {
         let turn = turn(config(None));
-        let url = turn.request().unwrap().build().unwrap().url().to_string();
+        let url = turn
+            .request(&Secret::new(KEY))
+            .unwrap()
+            .build()
+            .unwrap()
+            .url()
+            .to_string();
         assert_eq!(url, format!("https://my-app.metered.live{PATH}"));
         assert!(!format!("{turn:?} {:?}", config(None)).contains("CANARY"));
 
@@ -326,7 +354,7 @@ mod tests {
         }
         for key in ["", " ", "CANARY key", "CANARY&region=x", "CANARY\u{e4}"] {
             let config = MeteredConfig {
-                api_key: Secret::new(key),
+                api_key: key.into(),
                 ..config(None)
             };
             let error = MeteredTurn::new(config, HttpClient::new().unwrap()).unwrap_err();

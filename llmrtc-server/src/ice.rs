@@ -79,7 +79,7 @@ impl IceServers {
             {
                 let config = MeteredConfig {
                     app_name: app_name.clone(),
-                    api_key: api_key.clone(),
+                    api_key: api_key.clone().into(),
                     region: config.metered.region.clone(),
                     base_url: None,
                 };

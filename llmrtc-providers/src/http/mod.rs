@@ -11,6 +11,7 @@ mod retry_after;
 use std::{sync::Arc, time::Duration};
 
 use llmrtc_core::{
+    credential::SharedCredential,
     provider::{ErrorKind, Phase, ProviderError},
     redact::Secret,
 };
@@ -78,7 +79,10 @@ pub(crate) struct Endpoint {
     provider: Arc<str>,
     base: Url,
     headers: HeaderMap,
-    secrets: Arc<[Secret]>,
+    /// Goes on every request, as it is at that moment.
+    bearer: Option<SharedCredential>,
+    /// What is taken out of the vendor's words, besides the bearer.
+    secrets: Arc<[SharedCredential]>,
 }
 
 impl Endpoint {
@@ -87,22 +91,16 @@ impl Endpoint {
         http: HttpClient,
         provider: &str,
         base: &str,
-        key: Option<&Secret>,
+        key: Option<&SharedCredential>,
         headers: impl IntoIterator<Item = (String, Secret)>,
     ) -> Result<Self, ProviderError> {
         let config = |message: String| ProviderError::new(ErrorKind::Config, provider, message);
         let base = parse_base(base).map_err(|problem| config(format!("base URL: {problem}")))?;
         let mut map = HeaderMap::new();
         let mut secrets = Vec::new();
-        let key = key.filter(|key| !key.is_blank());
-        if let Some(key) = key {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose().trim()))
-                .map_err(|_| {
-                    config("the API key contains characters that no key has".to_owned())
-                })?;
-            value.set_sensitive(true);
-            map.insert(AUTHORIZATION, value);
-            secrets.push(Secret::new(key.expose().trim()));
+        let bearer = key.filter(|key| !key.is_blank()).cloned();
+        if let Some(key) = &bearer {
+            authorization(&key.current()).map_err(config)?;
             if base.scheme() == "http" && !is_loopback(&base) {
                 tracing::warn!(
                     provider,
@@ -117,19 +115,20 @@ impl Endpoint {
                 .map_err(|_| config(format!("the value of header `{name}` is malformed")))?;
             sensitive.set_sensitive(true);
             map.insert(header, sensitive);
-            secrets.push(value);
+            secrets.push(value.into());
         }
         Ok(Self {
             http,
             provider: provider.into(),
             base,
             headers: map,
+            bearer,
             secrets: secrets.into(),
         })
     }
 
     /// Takes a credential that travels elsewhere than in a header out of what the vendor says.
-    pub(crate) fn redacting(mut self, secret: Secret) -> Self {
+    pub(crate) fn redacting(mut self, secret: SharedCredential) -> Self {
         self.secrets = self.secrets.iter().cloned().chain([secret]).collect();
         self
     }
@@ -157,8 +156,44 @@ impl Endpoint {
             .headers(self.headers.clone())
     }
 
-    /// Sends and returns a successful answer's head.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+    /// Sends what `request` makes and returns a successful answer's head. When the vendor refuses the key and there is
+    /// another one by now, the request is made and sent once more.
+    pub(crate) async fn send(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, Failure>,
+    ) -> Result<Response, Failure> {
+        let Some(bearer) = &self.bearer else {
+            return self.send_once(request()?, None).await;
+        };
+        let key = bearer.current();
+        let refused = match self.send_once(request()?, Some(&key)).await {
+            Err(failure) if failure.error.kind() == ErrorKind::Authentication => failure,
+            result => return result,
+        };
+        match bearer.rejected(&key).await {
+            Some(other) => self.send_once(request()?, Some(&other)).await,
+            None => Err(refused),
+        }
+    }
+
+    async fn send_once(
+        &self,
+        mut request: RequestBuilder,
+        key: Option<&Secret>,
+    ) -> Result<Response, Failure> {
+        // A header that the operator configured by this name wins.
+        if let Some(key) = key
+            && !self.headers.contains_key(AUTHORIZATION)
+        {
+            let value = authorization(key).map_err(|problem| {
+                Failure::from(ProviderError::new(
+                    ErrorKind::Config,
+                    &*self.provider,
+                    problem,
+                ))
+            })?;
+            request = request.header(AUTHORIZATION, value);
+        }
         let response = request
             .send()
             .await
@@ -166,11 +201,20 @@ impl Endpoint {
         if response.status().is_success() {
             Ok(response)
         } else {
-            Err(self.read_failure(response).await)
+            Err(self.read_failure(response, key).await)
         }
     }
 
-    async fn read_failure(&self, mut response: Response) -> Failure {
+    /// Everything that must not be repeated from what the vendor says.
+    fn secrets(&self) -> Vec<Secret> {
+        self.secrets
+            .iter()
+            .chain(&self.bearer)
+            .flat_map(|credential| credential.in_use())
+            .collect()
+    }
+
+    async fn read_failure(&self, mut response: Response, key: Option<&Secret>) -> Failure {
         let mut body = Vec::new();
         // A body that breaks off still explains more than none.
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -180,18 +224,19 @@ impl Endpoint {
                 break;
             }
         }
+        let secrets: Vec<Secret> = self.secrets().into_iter().chain(key.cloned()).collect();
         Failure::from_response(
             &self.provider,
             response.status(),
             response.headers(),
             &body,
-            &self.secrets,
+            &secrets,
         )
     }
 
     /// An error object that arrived inside a stream whose status was 200.
     pub(crate) fn stream_error(&self, error: &serde_json::Value) -> ProviderError {
-        failure::stream_error(&self.provider, error, &self.secrets)
+        failure::stream_error(&self.provider, error, &self.secrets())
     }
 
     /// Classifies what went wrong below HTTP. The address is left out of the cause: its query may hold a key.
@@ -271,6 +316,14 @@ impl Endpoint {
     }
 }
 
+/// The header for a key, or what is wrong with the key.
+fn authorization(key: &Secret) -> Result<HeaderValue, String> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose().trim()))
+        .map_err(|_| "the API key contains characters that no key has".to_owned())?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// Parses the address that paths are appended to.
 pub(crate) fn parse_base(base: &str) -> Result<Url, String> {
     let url = Url::parse(base.trim()).map_err(|error| error.to_string())?;
@@ -336,7 +389,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_credentials() {
-        let key = Secret::new("sk-CANARY-debug");
+        let key = SharedCredential::from("sk-CANARY-debug");
         let header = [("X-Api-Key".to_owned(), Secret::new("CANARY-header"))];
         let endpoint = Endpoint::new(
             HttpClient::new().unwrap(),

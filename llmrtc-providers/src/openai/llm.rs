@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use llmrtc_core::provider::{
     CallContext, ErrorKind, LlmCapabilities, LlmChunk, LlmProvider, LlmRequest, LlmStream,
@@ -130,17 +131,20 @@ impl OpenAiLlm {
     }
 
     async fn post(&self, body: &Value) -> Result<Response, Failure> {
-        let bytes = body.to_string();
+        let bytes = Bytes::from(body.to_string());
         if bytes.len() > MAX_REQUEST_BYTES {
             let message = format!("the request exceeds {MAX_REQUEST_BYTES} bytes");
             return Err(self.endpoint.error(ErrorKind::TooLarge, message).into());
         }
-        let request = self
-            .endpoint
-            .request(Method::POST, "chat/completions")
-            .header(CONTENT_TYPE, "application/json")
-            .body(bytes);
-        self.endpoint.send(request).await
+        self.endpoint
+            .send(|| {
+                Ok(self
+                    .endpoint
+                    .request(Method::POST, "chat/completions")
+                    .header(CONTENT_TYPE, "application/json")
+                    .body(bytes.clone()))
+            })
+            .await
     }
 
     /// What is wrong with the answer's head, and whether it is a whole JSON answer instead of a stream.
@@ -161,10 +165,12 @@ impl OpenAiLlm {
 
     /// The first model in the server's list.
     async fn first_model(&self) -> Result<Option<String>, ProviderError> {
-        let request = self
-            .endpoint
-            .request(Method::GET, "models")
-            .timeout(MODELS_TIMEOUT);
+        let request = || {
+            Ok(self
+                .endpoint
+                .request(Method::GET, "models")
+                .timeout(MODELS_TIMEOUT))
+        };
         let response = self
             .endpoint
             .send(request)

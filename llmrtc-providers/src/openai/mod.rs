@@ -17,6 +17,7 @@ mod tts;
 use std::collections::BTreeMap;
 
 use llmrtc_core::{
+    credential::SharedCredential,
     provider::{ErrorKind, ProviderError},
     redact::Secret,
 };
@@ -52,8 +53,8 @@ pub enum ImageDetail {
 pub struct ChatConfig {
     /// Who is spoken to.
     pub dialect: Dialect,
-    /// The key; required by hosted services, optional for servers of one's own.
-    pub api_key: Option<Secret>,
+    /// The key, which may change later; required by hosted services, optional for servers of one's own.
+    pub api_key: Option<SharedCredential>,
     /// The address that `/chat/completions` is appended to. Default: the service's own.
     pub base_url: Option<String>,
     /// The model. Default: `gpt-6-luna` for OpenAI, `glm-5.2` for Z.ai, `openai/gpt-oss-120b` for Groq,
@@ -104,8 +105,8 @@ impl Default for ChatConfig {
 pub struct TranscriptionConfig {
     /// Who is spoken to.
     pub dialect: Dialect,
-    /// The key; required by hosted services, optional for servers of one's own.
-    pub api_key: Option<Secret>,
+    /// The key, which may change later; required by hosted services, optional for servers of one's own.
+    pub api_key: Option<SharedCredential>,
     /// The address that `/audio/transcriptions` is appended to. Default: the service's own.
     pub base_url: Option<String>,
     /// The model. Default: `gpt-transcribe` for OpenAI, `whisper-large-v3-turbo` for Groq, `voxtral-mini-latest` for
@@ -124,8 +125,8 @@ pub struct TranscriptionConfig {
 pub struct SpeechConfig {
     /// Who is spoken to.
     pub dialect: Dialect,
-    /// The key; required by hosted services, optional for servers of one's own.
-    pub api_key: Option<Secret>,
+    /// The key, which may change later; required by hosted services, optional for servers of one's own.
+    pub api_key: Option<SharedCredential>,
     /// The address that `/audio/speech` is appended to. Default: the service's own.
     pub base_url: Option<String>,
     /// The model. Default `gpt-4o-mini-tts` for OpenAI and `tts-1` for everything else, since compatible servers map
@@ -184,7 +185,7 @@ fn endpoint(
     http: HttpClient,
     provider: &'static str,
     dialect: Dialect,
-    api_key: Option<&Secret>,
+    api_key: Option<&SharedCredential>,
     base_url: Option<&str>,
     headers: &BTreeMap<String, Secret>,
 ) -> Result<Endpoint, ProviderError> {
@@ -193,7 +194,7 @@ fn endpoint(
     let Some(base) = set(base_url).or(traits.base_url) else {
         return Err(config("the base URL is not set"));
     };
-    if traits.needs_key && api_key.is_none_or(Secret::is_blank) {
+    if traits.needs_key && api_key.is_none_or(SharedCredential::is_blank) {
         return Err(config("the API key is missing or blank"));
     }
     Endpoint::new(

@@ -107,21 +107,24 @@ impl OpenAiStt {
         &self,
         file: &Bytes,
         format: AudioFormat,
-        fields: Vec<(&'static str, String)>,
+        fields: &[(&'static str, String)],
     ) -> Result<Response, Failure> {
-        let part = Part::stream_with_length(file.clone(), file.len() as u64)
-            .file_name(format!("audio.{}", extension(format)))
-            .mime_str(format.media_type())
-            .map_err(|error| Failure::from(self.endpoint.transport(error)))?;
-        let form = fields
-            .into_iter()
-            .fold(Form::new().part("file", part), |form, (name, value)| {
-                form.text(name, value)
-            });
-        let request = self
-            .endpoint
-            .request(Method::POST, "audio/transcriptions")
-            .multipart(form);
+        let request = || {
+            let part = Part::stream_with_length(file.clone(), file.len() as u64)
+                .file_name(format!("audio.{}", extension(format)))
+                .mime_str(format.media_type())
+                .map_err(|error| Failure::from(self.endpoint.transport(error)))?;
+            let form = fields
+                .iter()
+                .cloned()
+                .fold(Form::new().part("file", part), |form, (name, value)| {
+                    form.text(name, value)
+                });
+            Ok(self
+                .endpoint
+                .request(Method::POST, "audio/transcriptions")
+                .multipart(form))
+        };
         self.endpoint.send(request).await
     }
 }
@@ -188,7 +191,7 @@ impl SttProvider for OpenAiStt {
             .filter(|name| fields.iter().any(|(field, _)| field == *name))
             .copied()
             .collect();
-        let response = match self.post(&file, format, fields).await {
+        let response = match self.post(&file, format, &fields).await {
             Ok(response) => response,
             Err(failure) => {
                 // Vendors name a list without its brackets.
@@ -203,7 +206,7 @@ impl SttProvider for OpenAiStt {
                 };
                 self.downgrades.learn(self.name(), model, sent[at]);
                 let fields = self.fields(model, config, &self.downgrades.of(model));
-                self.post(&file, format, fields)
+                self.post(&file, format, &fields)
                     .await
                     .map_err(|failure| failure.error)?
             }

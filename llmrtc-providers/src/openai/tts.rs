@@ -109,10 +109,13 @@ impl OpenAiTts {
     }
 
     async fn post(endpoint: &Endpoint, body: &Value) -> Result<Response, ProviderError> {
-        let request = endpoint
-            .request(Method::POST, "audio/speech")
-            .header(CONTENT_TYPE, "application/json")
-            .body(body.to_string());
+        let body = Bytes::from(body.to_string());
+        let request = || {
+            Ok(endpoint
+                .request(Method::POST, "audio/speech")
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.clone()))
+        };
         let response = endpoint
             .send(request)
             .await

@@ -1,6 +1,6 @@
 use std::{cell::RefCell, fs::File, io::Read};
 
-use llmrtc_core::redact::Secret;
+use llmrtc_core::{credential::SharedCredential, redact::Secret};
 
 /// Keys are short; a file much longer than one is the wrong file.
 const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
@@ -8,14 +8,19 @@ const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
 /// Variables, and a list of everything that is wrong with them.
 pub(super) struct Lookup<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
+    keys: &'a dyn Fn(&str) -> Option<SharedCredential>,
     problems: RefCell<Vec<String>>,
     notices: RefCell<Vec<String>>,
 }
 
 impl<'a> Lookup<'a> {
-    pub(super) fn new(env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+    pub(super) fn new(
+        env: &'a dyn Fn(&str) -> Option<String>,
+        keys: &'a dyn Fn(&str) -> Option<SharedCredential>,
+    ) -> Self {
         Self {
             env,
+            keys,
             problems: RefCell::default(),
             notices: RefCell::default(),
         }
@@ -52,11 +57,16 @@ impl<'a> Lookup<'a> {
 
     /// Whether a key or its file variable is set, without reading it.
     pub(super) fn has_key(&self, name: &str) -> bool {
-        self.get(name).is_some() || self.get(&format!("{name}_FILE")).is_some()
+        (self.keys)(name).is_some()
+            || self.get(name).is_some()
+            || self.get(&format!("{name}_FILE")).is_some()
     }
 
-    /// The key, from `NAME` or from the file that `NAME_FILE` names.
-    pub(super) fn key(&self, name: &str) -> Option<Secret> {
+    /// The key: the one that was resolved already, else from `NAME` or from the file that `NAME_FILE` names.
+    pub(super) fn key(&self, name: &str) -> Option<SharedCredential> {
+        if let Some(key) = (self.keys)(name) {
+            return Some(key);
+        }
         let file = format!("{name}_FILE");
         match (self.get(name), self.get(&file)) {
             (Some(_), Some(_)) => {
@@ -69,7 +79,7 @@ impl<'a> Lookup<'a> {
                 ));
                 None
             }
-            (Some(value), None) => Some(Secret::new(value)),
+            (Some(value), None) => Some(value.into()),
             (None, Some(path)) => {
                 let mut key = String::new();
                 let read = File::open(&path)
@@ -77,7 +87,7 @@ impl<'a> Lookup<'a> {
                 let problem = match read {
                     Err(error) => format!("cannot be read: {error}"),
                     Ok(_) if key.trim().is_empty() => "is empty".to_owned(),
-                    Ok(_) => return Some(Secret::new(key.trim())),
+                    Ok(_) => return Some(Secret::new(key.trim()).into()),
                 };
                 self.problem(format!("{file}: {path} {problem}"));
                 None

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use llmrtc_core::{
+    credential::SharedCredential,
     provider::{LlmProvider, ProviderError, SttProvider, TtsProvider},
     redact::Secret,
 };
@@ -216,7 +217,7 @@ impl Maker<'_> {
         })
     }
 
-    fn key(&self, access: &Access) -> Option<Secret> {
+    fn key(&self, access: &Access) -> Option<SharedCredential> {
         let variable = access.key?;
         let key = self.lookup.key(variable);
         if key.is_none() && access.dialect.needs_key() && !self.lookup.has_key(variable) {

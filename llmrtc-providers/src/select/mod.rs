@@ -11,7 +11,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use llmrtc_core::provider::Providers;
+use llmrtc_core::{credential::SharedCredential, provider::Providers};
 
 use self::{
     lookup::Lookup,
@@ -67,7 +67,19 @@ pub struct SelectError {
 /// # Errors
 /// [`SelectError`] listing everything at once: unknown names, missing keys, malformed values.
 pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Selection, SelectError> {
-    let lookup = Lookup::new(env);
+    from_env_with_keys(env, &|_| None)
+}
+
+/// Like [`from_env`], with keys that may change later. `keys` is asked by the variable of a key, such as
+/// `OPENAI_API_KEY`; what it does not know is looked for in `env`.
+///
+/// # Errors
+/// As [`from_env`].
+pub fn from_env_with_keys(
+    env: &dyn Fn(&str) -> Option<String>,
+    keys: &dyn Fn(&str) -> Option<SharedCredential>,
+) -> Result<Selection, SelectError> {
+    let lookup = Lookup::new(env, keys);
     let rules = Rules::read(&lookup);
     names::check_others(&lookup);
     let llm = choose(&lookup, &rules, &LLM);

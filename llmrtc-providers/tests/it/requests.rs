@@ -338,7 +338,7 @@ async fn transcription_forms() {
         let server = ScriptedServer::start([script]).await;
         let config = TranscriptionConfig {
             dialect: kind,
-            api_key: Some(Secret::new(CANARY)),
+            api_key: Some(Secret::new(CANARY).into()),
             base_url: Some(server.base_url()),
             model: model.map(str::to_owned),
             ..TranscriptionConfig::default()
@@ -430,7 +430,7 @@ async fn speech_bodies() {
         let script = Script::expect("POST", "/v1/audio/speech").respond(200, &[], "");
         let server = ScriptedServer::start([script]).await;
         let config = SpeechConfig {
-            api_key: Some(Secret::new(CANARY)),
+            api_key: Some(Secret::new(CANARY).into()),
             base_url: Some(server.base_url()),
             ..config
         };
@@ -456,7 +456,7 @@ fn configuration_is_strict_and_defaults_are_whole() {
 
     let new = |config| OpenAiLlm::new(config, HttpClient::new().unwrap()).map(drop);
     let blank = ChatConfig {
-        api_key: Some(Secret::new("  ")),
+        api_key: Some(Secret::new("  ").into()),
         ..ChatConfig::default()
     };
     for (config, ok) in [
@@ -472,7 +472,7 @@ fn configuration_is_strict_and_defaults_are_whole() {
         (
             ChatConfig {
                 dialect: Dialect::Openrouter,
-                api_key: Some(Secret::new("k")),
+                api_key: Some(Secret::new("k").into()),
                 ..ChatConfig::default()
             },
             false,

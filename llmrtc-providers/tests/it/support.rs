@@ -31,7 +31,7 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
 pub(crate) fn chat_config(dialect: Dialect, base_url: String) -> ChatConfig {
     ChatConfig {
         dialect,
-        api_key: Some(Secret::new(CANARY)),
+        api_key: Some(Secret::new(CANARY).into()),
         base_url: Some(base_url),
         ..ChatConfig::default()
     }
@@ -47,7 +47,7 @@ pub(crate) fn llm(base_url: String) -> OpenAiLlm {
 
 pub(crate) fn stt(base_url: String) -> OpenAiStt {
     let config = TranscriptionConfig {
-        api_key: Some(Secret::new(CANARY)),
+        api_key: Some(Secret::new(CANARY).into()),
         base_url: Some(base_url),
         ..TranscriptionConfig::default()
     };
@@ -56,7 +56,7 @@ pub(crate) fn stt(base_url: String) -> OpenAiStt {
 
 pub(crate) fn tts(base_url: String) -> OpenAiTts {
     let config = SpeechConfig {
-        api_key: Some(Secret::new(CANARY)),
+        api_key: Some(Secret::new(CANARY).into()),
         base_url: Some(base_url),
         ..SpeechConfig::default()
     };
