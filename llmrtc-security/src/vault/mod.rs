@@ -1,1 +1,9 @@
-//! Conversations at rest: sealed, kept no longer than wanted, erased on demand.
+//! Sealed conversations at rest.
+
+mod class;
+mod config;
+
+pub use self::{
+    class::Class,
+    config::{RetentionConfig, VaultConfig},
+};
