@@ -24,8 +24,11 @@ use llmrtc_core::{
 };
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
 use llmrtc_providers::select;
-use llmrtc_security::auth::{bind::Exposure, resume::SessionHandles};
-use llmrtc_signal::connection::{ConnectionConfig, server::configure};
+use llmrtc_security::auth::{Access, bind::Exposure, resume::SessionHandles};
+use llmrtc_signal::connection::{
+    ConnectionConfig,
+    server::{configure, configure_waiting},
+};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
@@ -70,7 +73,9 @@ pub(crate) struct Shared {
     pub(crate) tools: Option<Arc<dyn ToolRunner>>,
     pub(crate) peers: PeerFactory,
     pub(crate) decoder: Arc<dyn AudioDecoder>,
-    pub(crate) handles: SessionHandles,
+    /// The rules at the door, which are asked again for what comes in messages.
+    pub(crate) admission: Admission,
+    pub(crate) handles: Arc<SessionHandles>,
     /// Histories of sessions whose client is away.
     pub(crate) histories: MemorySessions<HistorySnapshot>,
     pub(crate) ice: IceServers,
@@ -156,6 +161,14 @@ impl ServerBuilder {
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
+        let handles = Arc::new(SessionHandles::new(sessions.resume(exposure)));
+        let admission = Admission::new(
+            config.server.origin_policy(address.ip()),
+            Arc::new(config.server.authenticator()),
+            config.server.max_connections,
+            config.server.max_connections_per_address,
+            shutdown.clone(),
+        );
         let shared = Arc::new(Shared {
             signal: config.signal.clone(),
             turn: Arc::new(config.turn.clone()),
@@ -163,7 +176,8 @@ impl ServerBuilder {
             tools,
             peers: PeerFactory::new(config.media.peer.clone(), address.ip(), media),
             decoder: Arc::new(FileDecoder),
-            handles: SessionHandles::new(sessions.resume(exposure)),
+            admission: admission.clone(),
+            handles,
             histories: MemorySessions::new(
                 SessionLimits {
                     ttl: sessions.ttl,
@@ -188,13 +202,7 @@ impl ServerBuilder {
             .context("media cannot be received")?;
         shared.start_housekeeping();
         let web = Web {
-            admission: Admission::new(
-                config.server.origin_policy(address.ip()),
-                Arc::new(config.server.authenticator()),
-                config.server.max_connections,
-                config.server.max_connections_per_address,
-                shutdown,
-            ),
+            admission,
             readiness: readiness.clone(),
             metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
                 .then(|| Arc::clone(&prometheus)),
@@ -280,7 +288,11 @@ fn open(
         .and_then(|host| host.to_str().ok());
     let ice = shared.ice.for_client(host);
     let shared = Arc::clone(shared);
-    configure(upgrade).on_upgrade(async move |socket| {
+    let upgrade = match admitted.access {
+        Access::Deferred { .. } => configure_waiting(upgrade),
+        _ => configure(upgrade),
+    };
+    upgrade.on_upgrade(async move |socket| {
         let calls = shared.calls.clone();
         let _call = calls.token();
         session::run(shared, socket, admitted, ice).await;

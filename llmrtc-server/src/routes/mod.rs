@@ -162,9 +162,10 @@ async fn open<H: Handler<T, ()>, T: 'static>(
             request.extensions_mut().insert(admitted);
             upgrade.call(request, ()).await
         }
-        Err(rejection) => {
-            tracing::info!(status = rejection.status(), "upgrade refused");
-            refuse(rejection)
+        Err(denied) => {
+            let status = denied.rejection.status();
+            tracing::info!(status, reason = denied.reason, "upgrade refused");
+            refuse(denied.rejection)
         }
     }
 }

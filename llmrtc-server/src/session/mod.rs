@@ -3,6 +3,7 @@
 //! One task owns all three and hears from each in turn (CC1). A session lives as long as its connection; what
 //! survives is the history, kept for a client that comes back.
 
+mod arrival;
 mod chunk_sink;
 mod wire;
 
@@ -17,6 +18,7 @@ use llmrtc_core::{
     id::{SessionId, TurnId},
     message::Attachment,
     playout::AudioSink,
+    redact::Secret,
     session::{Owner, SessionStore},
     tasks::Tasks,
     telemetry::RECONNECTIONS,
@@ -26,25 +28,26 @@ use llmrtc_media::{
     error::PeerError,
     peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
 };
-use llmrtc_security::auth::resume::{Attempt, Lease, RefusalCause, Revoked};
+use llmrtc_security::auth::resume::{Attempt, Lease, Revoked};
 use llmrtc_signal::{
     connection::{
         CloseReason, ConnectionEvent, NegotiateError, Ready, ResumeReply,
-        server::{Connection, accept},
+        server::{Connection, accept, refuse},
     },
     protocol::{ErrorCode, IceServer, Mode, ServerMessage},
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
-use self::chunk_sink::ChunkSink;
+use self::{
+    arrival::{Held, forget_ended, identify, take_over},
+    chunk_sink::ChunkSink,
+};
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Caller},
     server::Shared,
     shutdown::{Audible, Phase},
 };
 
-/// How long a resuming connection waits for the previous one to let go. The client waits 5 s for the answer.
-const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may take to close after its session has ended.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
@@ -57,21 +60,41 @@ const FLUSH_POLL: Duration = Duration::from_millis(10);
 /// Runs a session from the upgrade to its end.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    socket: axum::extract::ws::WebSocket,
+    mut socket: axum::extract::ws::WebSocket,
     admitted: Admitted,
     ice_servers: Vec<IceServer>,
 ) {
+    let (caller, ticket) = match identify(&shared, &mut socket, admitted).await {
+        Ok(identified) => identified,
+        Err(reason) => {
+            tracing::info!(reason = reason.label(), "socket closed before a session");
+            return refuse(socket, reason).await;
+        }
+    };
     let started_at = shared.clock.wall();
-    let session_id = SessionId::random();
-    let issued = shared
-        .handles
-        .issue(session_id, &admitted.principal, admitted.origin.as_ref());
-    let ready = Ready {
-        id: issued.handle,
-        ice_servers,
-        mode: Some(Mode::Pipeline),
-        resume_token: Some(issued.token),
-        resume_only: false,
+    let (ready, held) = match &ticket {
+        Some(_) => (nothing_but_resume(ice_servers), None),
+        None => {
+            let issued = shared.handles.issue(
+                SessionId::random(),
+                &caller.principal,
+                caller.origin.as_ref(),
+            );
+            let ready = Ready {
+                id: issued.handle,
+                ice_servers,
+                mode: Some(Mode::Pipeline),
+                resume_token: Some(issued.token),
+                resume_only: false,
+            };
+            let held = Held {
+                session_id: issued.session_id,
+                lease: issued.lease,
+                history: None,
+                resumed: false,
+            };
+            (ready, Some(held))
+        }
     };
     let (connection, mut events, driver) = accept(
         socket,
@@ -84,6 +107,20 @@ pub(crate) async fn run(
     let driving = shared.tasks.child("connection");
     let driver = driving.spawn("connection", |_| driver);
 
+    let held = match (held, &ticket) {
+        (Some(held), _) => Some(held),
+        (None, Some(ticket)) => {
+            arrival::returning(&shared, &connection, &mut events, &caller, ticket).await
+        }
+        (None, None) => None,
+    };
+    let Some(held) = held else {
+        tracing::info!("a spent ticket was presented for no session of its own");
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, driver).await;
+        return;
+    };
+    let session_id = held.session_id;
+
     let (chunks_out, chunks) = mpsc::channel(CHUNK_QUEUE);
     let chunk_sink: Arc<dyn AudioSink> = Arc::new(ChunkSink::new(
         chunks_out,
@@ -91,21 +128,21 @@ pub(crate) async fn run(
         Arc::clone(&shared.clock),
     ));
     // The place is taken until the socket is closed.
-    let _slot = Arc::clone(&admitted.slot);
+    let _slot = Arc::clone(&caller.slot);
     let session = Session {
         session_id,
-        admitted,
-        lease: issued.lease,
+        caller,
+        lease: held.lease,
         connection,
         peer: None,
         conversation: None,
-        history: None,
+        history: held.history,
         chunk_sink,
         chunks,
         speaking: None,
         turns: 0,
-        established: false,
-        resumed: false,
+        established: held.resumed,
+        resumed: held.resumed,
         flushing: false,
         leaving: false,
         tasks,
@@ -140,9 +177,19 @@ pub(crate) async fn run(
     });
 }
 
+/// The greeting of a client with a spent ticket: an id that is good for nothing, and no credentials of relays.
+fn nothing_but_resume(ice_servers: Vec<IceServer>) -> Ready {
+    let public = |server: &IceServer| server.credential().is_none();
+    Ready {
+        ice_servers: ice_servers.into_iter().filter(public).collect(),
+        resume_only: true,
+        ..Ready::new(Secret::new(SessionId::random().to_string()))
+    }
+}
+
 struct Session {
     session_id: SessionId,
-    admitted: Admitted,
+    caller: Caller,
     lease: Lease,
     connection: Connection,
     peer: Option<Line>,
@@ -355,18 +402,13 @@ impl Session {
         let attempt = Attempt {
             handle,
             token,
-            principal: &self.admitted.principal,
-            origin: self.admitted.origin.as_ref(),
+            principal: &self.caller.principal,
+            origin: self.caller.origin.as_ref(),
         };
         let resumed = match self.shared.handles.resume(attempt, self.shared.clock.now()) {
             Ok(resumed) => resumed,
             Err(refused) => {
-                if let RefusalCause::Replayed(session_id) = refused.cause() {
-                    tracing::warn!(session = %session_id.short(), "resume token replayed, session ended");
-                }
-                if let Some(ended) = refused.ended() {
-                    self.shared.forget(ended).await;
-                }
+                forget_ended(&self.shared, &refused).await;
                 return ResumeReply::Refused;
             }
         };
@@ -378,33 +420,19 @@ impl Session {
                 resume_token: Some(resumed.token),
             };
         }
-        if let Some(previous) = resumed.previous {
-            // A stuck owner must not lock its client out; its history is lost then.
-            let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
-        }
-        let history = self
-            .shared
-            .histories
-            .take(resumed.session_id, &Owner::default())
-            .await;
-        self.history = history.unwrap_or_else(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "history not recovered"
-            );
-            None
-        });
-        let own = std::mem::replace(&mut self.lease, resumed.lease);
+        let (held, token) = take_over(&self.shared, resumed).await;
+        let own = std::mem::replace(&mut self.lease, held.lease);
         self.shared
             .handles
             .release(own, false, self.shared.clock.now());
+        self.history = held.history;
         self.conversation = None;
-        self.session_id = resumed.session_id;
+        self.session_id = held.session_id;
         self.established = true;
         self.resumed = true;
         ResumeReply::Resumed {
             session_id: handle.to_owned().into(),
-            resume_token: Some(resumed.token),
+            resume_token: Some(token),
         }
     }
 
