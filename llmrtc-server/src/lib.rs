@@ -9,6 +9,7 @@ pub mod config;
 mod ice;
 pub mod listen;
 pub mod metrics;
+pub mod registry;
 pub mod routes;
 pub mod server;
 mod session;
