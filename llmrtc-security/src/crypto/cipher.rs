@@ -12,7 +12,7 @@ pub(super) const NONCE_BYTES: usize = NONCE_LEN;
 pub(super) const KEY_BYTES: usize = 32;
 
 /// Random bytes from the operating system's seeded generator.
-pub(super) fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).expect("AWS-LC ends the process rather than return without randomness");
     bytes

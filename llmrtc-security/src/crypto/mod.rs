@@ -10,7 +10,7 @@
 //! Rotating the master key re-wraps rows of 60 bytes; records are never rewritten. Everything is AES-256-GCM with
 //! random 96-bit nonces, which a caller can neither choose nor see.
 
-mod cipher;
+pub(crate) mod cipher;
 mod import;
 mod key;
 pub mod keyring;
