@@ -11,7 +11,7 @@ use std::{
 
 use axum::http::{HeaderMap, Uri, header};
 use llmrtc_security::auth::{
-    Access, Authenticator, Credentials, Denied, Presented, Principal, Rejection,
+    Access, Authenticator, Credentials, Denied, Method, Presented, Principal, Rejection,
     origin::{Origin, OriginPolicy},
 };
 
@@ -191,14 +191,22 @@ impl Admission {
         headers: &HeaderMap,
         uri: &Uri,
         peer: SocketAddr,
-    ) -> Result<Principal, Rejection> {
-        let origin = self.origin(headers).map_err(|denied| denied.rejection)?;
+        origin: Option<&Origin>,
+    ) -> Result<Principal, Denied> {
         let presented = Presentation::of(headers, uri);
-        let credentials = presented.credentials(peer, origin.as_ref());
-        self.authenticator.authenticate(&credentials).await
+        let credentials = presented.credentials(peer, origin);
+        let principal = self.authenticator.authenticate(&credentials).await;
+        principal.map_err(|rejection| {
+            let method = presented.authorization.map(|_| Method::Jwt);
+            Denied::new(rejection, method, "request")
+        })
     }
 
-    fn origin(&self, headers: &HeaderMap) -> Result<Option<Origin>, Denied> {
+    /// The page that a request comes from, if it may.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn origin(&self, headers: &HeaderMap) -> Result<Option<Origin>, Denied> {
         let origins = headers
             .get_all(header::ORIGIN)
             .iter()

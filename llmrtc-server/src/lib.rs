@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod registry;
 pub mod routes;
 pub mod server;
+pub mod security;
 mod session;
 pub mod shutdown;
 pub mod telemetry;

@@ -15,6 +15,7 @@ use llmrtc_core::{
     hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
     id::SessionId,
     playout::AudioDecoder,
+    redact::Secret,
     provider::Providers,
     session::{MemorySessions, SessionLimits, SessionStore},
     tasks::Tasks,
@@ -38,6 +39,7 @@ use crate::{
     ice::IceServers,
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
+    security::Security,
     session,
     shutdown::Shutdown,
 };
@@ -75,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) decoder: Arc<dyn AudioDecoder>,
     /// The rules at the door, which are asked again for what comes in messages.
     pub(crate) admission: Admission,
+    pub(crate) security: Arc<Security>,
     pub(crate) handles: Arc<SessionHandles>,
     /// Histories of sessions whose client is away.
     pub(crate) histories: MemorySessions<HistorySnapshot>,
@@ -161,10 +164,18 @@ impl ServerBuilder {
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
-        let handles = Arc::new(SessionHandles::new(sessions.resume(exposure)));
+        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
+        let security = Security::build(
+            &config,
+            address,
+            exposure,
+            Arc::clone(&handles),
+            Arc::clone(&clock),
+        );
+        let security = Arc::new(security.await?);
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),
-            Arc::new(config.server.authenticator()),
+            Arc::clone(&security.authenticator),
             config.server.max_connections,
             config.server.max_connections_per_address,
             shutdown.clone(),
@@ -177,6 +188,7 @@ impl ServerBuilder {
             peers: PeerFactory::new(config.media.peer.clone(), address.ip(), media),
             decoder: Arc::new(FileDecoder),
             admission: admission.clone(),
+            security: Arc::clone(&security),
             handles,
             histories: MemorySessions::new(
                 SessionLimits {
@@ -203,6 +215,7 @@ impl ServerBuilder {
         shared.start_housekeeping();
         let web = Web {
             admission,
+            security,
             readiness: readiness.clone(),
             metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
                 .then(|| Arc::clone(&prometheus)),
@@ -247,6 +260,16 @@ impl Server {
         routes::metrics_router(Arc::clone(&self.numbers))
     }
 
+    /// The routes of the operator's listener, behind this token.
+    ///
+    /// # Errors
+    /// Without a token.
+    pub fn admin_router(&self, token: Option<&Secret>) -> anyhow::Result<Router> {
+        let token = token.context("the operator's listener needs a token")?;
+        let (web, numbers) = (self.web.clone(), Arc::clone(&self.numbers));
+        Ok(routes::admin::router(web, numbers, token.clone()))
+    }
+
     /// Waits until all sessions have come to their end, then lets observers and providers finish within their
     /// bounds. Begin the shutdown first.
     ///
@@ -258,6 +281,7 @@ impl Server {
         shared.calls.wait().await;
         shared.observers.flush(FLUSH_TIMEOUT).await;
         let _ = tokio::time::timeout(PROVIDER_TIMEOUT, shared.providers.shutdown()).await;
+        shared.security.finish().await;
     }
 }
 

@@ -5,31 +5,38 @@
 //! new route is behind them without anybody thinking of it. Answers carry no version, and nothing but the playground may
 //! be run by a browser.
 
+pub mod admin;
+mod door;
 mod playground;
+mod tickets;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{ConnectInfo, Request, State},
+    extract::{Request, State},
     handler::Handler,
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use llmrtc_security::auth::Rejection;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use self::door::Door;
 use crate::{
     admission::Admission,
     metrics::PrometheusMetrics,
+    security::Security,
     shutdown::{Phase, Shutdown},
 };
 
+/// When to try again after a store did not answer.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What everybody may ask: that the process is alive, and nothing else.
 pub const PUBLIC: [&str; 1] = ["/health"];
 /// For answers that no browser should interpret.
@@ -41,6 +48,8 @@ const CLOSED_POLICY: HeaderValue =
 pub struct Web {
     /// Who gets a socket.
     pub admission: Admission,
+    /// Who may ask how often, and what is written down about it.
+    pub security: Arc<Security>,
     /// Whether work can be taken on.
     pub readiness: Readiness,
     /// Serve these numbers at `/metrics`. Absent where the network can reach the listener.
@@ -60,7 +69,7 @@ where
 {
     let mut router = Router::new()
         .route("/health", get(async || Json(json!({ "ok": true }))))
-        .route("/ready", get(ready).with_state(web.clone()))
+        .route("/ready", get(readiness).with_state(web.clone()))
         .route("/info", get(info).with_state(Arc::clone(&web.info)))
         // Browsers ask for it unbidden, and a 404 would stand in everybody's console.
         .route("/favicon.ico", get(async || StatusCode::NO_CONTENT));
@@ -74,22 +83,31 @@ where
             router = router.route(path, get(page));
         }
     }
-    let admission = web.admission;
+    router = router.route(
+        "/api/tickets",
+        post(tickets::mint).with_state(Arc::clone(&web.security)),
+    );
+    let secure = web.security.is_secure;
+    let door = Door {
+        admission: web.admission,
+        security: web.security,
+    };
     let door = middleware::from_fn(move |request: Request, next: Next| {
-        let (admission, upgrade) = (admission.clone(), upgrade.clone());
-        async move {
-            if is_upgrade(&request) {
-                open(admission, upgrade, request).await
-            } else if PUBLIC.contains(&request.uri().path()) {
-                next.run(request).await
-            } else {
-                answer(admission, request, next).await
-            }
-        }
+        let (door, upgrade) = (door.clone(), upgrade.clone());
+        async move { door.pass(request, next, |request| upgrade.call(request, ())).await }
     });
     // Around the fallback too: upgrades may come on any path.
     let router = with_fallbacks(router).layer(door);
-    router.layer(middleware::map_response(harden))
+    router.layer(middleware::map_response(harden)).layer(middleware::map_response(
+        async move |mut response: Response| {
+            if secure {
+                // Two years, as browsers' preload lists ask for.
+                let value = HeaderValue::from_static("max-age=63072000; includeSubDomains");
+                response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
+            }
+            response
+        },
+    ))
 }
 
 /// The router of a separate metrics listener.
@@ -120,57 +138,7 @@ fn is_upgrade(request: &Request) -> bool {
             })
 }
 
-/// Answers a request of somebody who shows who they are.
-async fn answer(admission: Admission, mut request: Request, next: Next) -> Response {
-    let Some(peer) = peer(&request) else {
-        return error(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
-    };
-    let caller = admission
-        .caller(request.headers(), request.uri(), peer)
-        .await;
-    match caller {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
-        }
-        Err(rejection) => refuse(rejection),
-    }
-}
-
-/// The other end, if the router was mounted so that it is known. Nothing can be decided about a caller otherwise.
-fn peer(request: &Request) -> Option<SocketAddr> {
-    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-    if peer.is_none() {
-        tracing::error!("refused: serve the router with ConnectInfo<SocketAddr>");
-    }
-    peer.map(|ConnectInfo(peer)| *peer)
-}
-
-async fn open<H: Handler<T, ()>, T: 'static>(
-    admission: Admission,
-    upgrade: H,
-    mut request: Request,
-) -> Response {
-    let Some(peer) = peer(&request) else {
-        return error(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
-    };
-    match admission
-        .admit(request.headers(), request.uri(), peer)
-        .await
-    {
-        Ok(admitted) => {
-            request.extensions_mut().insert(admitted);
-            upgrade.call(request, ()).await
-        }
-        Err(denied) => {
-            let status = denied.rejection.status();
-            tracing::info!(status, reason = denied.reason, "upgrade refused");
-            refuse(denied.rejection)
-        }
-    }
-}
-
-fn refuse(rejection: Rejection) -> Response {
+fn refuse(rejection: &Rejection) -> Response {
     let status = StatusCode::from_u16(rejection.status()).unwrap_or(StatusCode::FORBIDDEN);
     let mut response = error(status, &rejection.to_string());
     if let Some(seconds) = rejection.retry_after_secs() {
@@ -190,7 +158,7 @@ fn error(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "error": message }))).into_response()
 }
 
-async fn ready(State(web): State<Web>) -> Response {
+async fn readiness(State(web): State<Web>) -> Response {
     let reason = web
         .readiness
         .reason()

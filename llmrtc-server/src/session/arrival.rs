@@ -6,12 +6,16 @@ use axum::extract::ws::WebSocket;
 use llmrtc_core::{
     history::HistorySnapshot,
     id::SessionId,
+    redact::Secret,
     session::{Owner, SessionStore},
 };
-use llmrtc_security::auth::{
-    Access, Presented,
-    resume::{Lease, RefusalCause, Refused, Resumed},
-    ticket::SpentTicket,
+use llmrtc_security::{
+    audit::{Action, AuditEvent},
+    auth::{
+        Access, Presented,
+        resume::{Lease, RefusalCause, Refused, Resumed},
+        ticket::SpentTicket,
+    },
 };
 use llmrtc_signal::{
     connection::{
@@ -22,6 +26,7 @@ use llmrtc_signal::{
 };
 use tokio::sync::mpsc;
 
+use super::standing::Standing;
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -34,6 +39,7 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct Held {
     pub(super) session_id: SessionId,
     pub(super) lease: Lease,
+    pub(super) standing: Standing,
     /// What was said before, if the session is an earlier one.
     pub(super) history: Option<HistorySnapshot>,
     /// It is an earlier one.
@@ -50,15 +56,20 @@ pub(super) async fn identify(
     let admitted = match admitted.access {
         Access::Deferred { within } => {
             let presented = first_message(socket, within).await?;
+            let address = admitted.peer.ip();
             let access = shared.admission.admit_message(shown(&presented), &admitted);
-            access.await.map_err(|denied| {
-                tracing::info!(reason = denied.reason, "first message refused");
-                match denied.rejection.status() {
-                    429 => CloseReason::RateLimited,
-                    503 => CloseReason::Overload,
-                    _ => CloseReason::Unauthorised,
+            match access.await {
+                Ok(admitted) => admitted,
+                Err(denied) => {
+                    tracing::info!(reason = denied.reason, "first message refused");
+                    shared.security.auth_failed(&denied, address).await;
+                    return Err(match denied.rejection.status() {
+                        429 => CloseReason::RateLimited,
+                        503 => CloseReason::Overload,
+                        _ => CloseReason::Unauthorised,
+                    });
                 }
-            })?
+            }
         }
         _ => admitted,
     };
@@ -73,6 +84,12 @@ pub(super) async fn identify(
         peer: admitted.peer,
         slot: admitted.slot,
     };
+    let method = caller.principal.credential.method.name();
+    let event = AuditEvent::new(Action::AuthSucceeded { method });
+    let event = event.by(&caller.principal).from(caller.peer.ip());
+    // Nobody comes in unrecorded.
+    let recorded = shared.security.audit.record_durable(event).await;
+    recorded.map_err(|_| CloseReason::Overload)?;
     Ok((caller, ticket))
 }
 
@@ -110,7 +127,16 @@ pub(super) async fn returning(
             .resume_spent(ticket, handle.expose(), token, origin, now);
         match attempt {
             Ok(resumed) => {
-                let (held, token) = take_over(shared, resumed).await;
+                let (held, token) = match take_over(shared, resumed, caller).await {
+                    Ok(taken) => taken,
+                    Err(reason) => {
+                        connection.close(reason);
+                        return None;
+                    }
+                };
+                let event = AuditEvent::new(Action::SessionResumed).by(&caller.principal);
+                let event = event.session(held.session_id).from(caller.peer.ip());
+                shared.security.note(event);
                 connection.resumed(ResumeReply::Resumed {
                     session_id: handle,
                     resume_token: Some(token),
@@ -118,6 +144,8 @@ pub(super) async fn returning(
                 return Some(held);
             }
             Err(refused) => {
+                let event = AuditEvent::new(refusal(&refused)).by(&caller.principal);
+                shared.security.note(event.from(caller.peer.ip()));
                 forget_ended(shared, &refused).await;
                 connection.resumed(ResumeReply::Refused);
             }
@@ -129,7 +157,10 @@ pub(super) async fn returning(
 pub(super) async fn take_over(
     shared: &Shared,
     resumed: Resumed,
-) -> (Held, llmrtc_core::redact::Secret) {
+    caller: &Caller,
+) -> Result<(Held, Secret), CloseReason> {
+    // The session keeps its place; it only changes its connection.
+    let standing = Standing::take(shared, resumed.session_id, caller).await?;
     if let Some(previous) = resumed.previous {
         // A stuck owner must not lock its client out; its history is lost then.
         let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
@@ -147,9 +178,24 @@ pub(super) async fn take_over(
         session_id: resumed.session_id,
         lease: resumed.lease,
         history,
+        standing,
         resumed: true,
     };
-    (held, resumed.token)
+    Ok((held, resumed.token))
+}
+
+/// The audit event of a refused attempt.
+pub(super) fn refusal(refused: &Refused) -> Action {
+    let reason = match refused.cause() {
+        RefusalCause::Replayed(_) => return Action::ResumeReplayed,
+        RefusalCause::Unknown => "unknown",
+        RefusalCause::Expired(_) => "expired",
+        RefusalCause::NotOwner(_) => "not_owner",
+        RefusalCause::TokenMissing(_) => "token_missing",
+        RefusalCause::TokenWrong(_) => "token_wrong",
+        _ => "other",
+    };
+    Action::ResumeRefused { reason }
 }
 
 /// Drops what is kept of a session that a refused attempt has ended.

@@ -3,8 +3,11 @@
 //! One task owns all three and hears from each in turn (CC1). A session lives as long as its connection; what
 //! survives is the history, kept for a client that comes back.
 
+mod archive;
 mod arrival;
 mod chunk_sink;
+mod shield;
+mod standing;
 mod wire;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -28,20 +31,27 @@ use llmrtc_media::{
     error::PeerError,
     peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
 };
-use llmrtc_security::auth::resume::{Attempt, Lease, Revoked};
+use llmrtc_security::{
+    audit::{Action, AuditEvent},
+    auth::resume::{Attempt, Lease, Revoked},
+    limit::{Scope, Subject, admission::Place},
+};
 use llmrtc_signal::{
     connection::{
         CloseReason, ConnectionEvent, NegotiateError, Ready, ResumeReply,
         server::{Connection, accept, refuse},
     },
-    protocol::{ErrorCode, IceServer, Mode, ServerMessage},
+    protocol::{ErrorCode, IceServer, Mode, Presented, ServerMessage},
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use self::{
+    archive::Archive,
     arrival::{Held, forget_ended, identify, take_over},
     chunk_sink::ChunkSink,
+    standing::{News, Standing},
 };
+pub(crate) use self::archive::StorageFilter;
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -50,6 +60,8 @@ use crate::{
 
 /// How long a connection may take to close after its session has ended.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Refusals after which a client that does not slow down is sent away.
+const MAX_REFUSALS: u32 = 10;
 /// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks of speech between the pacer and the session. Full: the pacer waits.
@@ -75,11 +87,14 @@ pub(crate) async fn run(
     let (ready, held) = match &ticket {
         Some(_) => (nothing_but_resume(ice_servers), None),
         None => {
-            let issued = shared.handles.issue(
-                SessionId::random(),
-                &caller.principal,
-                caller.origin.as_ref(),
-            );
+            let session_id = SessionId::random();
+            // Nothing exists for the caller before their place does.
+            let standing = match Standing::take(&shared, session_id, &caller).await {
+                Ok(standing) => standing,
+                Err(reason) => return refuse(socket, reason).await,
+            };
+            let origin = caller.origin.as_ref();
+            let issued = shared.handles.issue(session_id, &caller.principal, origin);
             let ready = Ready {
                 id: issued.handle,
                 ice_servers,
@@ -91,6 +106,7 @@ pub(crate) async fn run(
                 session_id: issued.session_id,
                 lease: issued.lease,
                 history: None,
+                standing,
                 resumed: false,
             };
             (ready, Some(held))
@@ -129,9 +145,21 @@ pub(crate) async fn run(
     ));
     // The place is taken until the socket is closed.
     let _slot = Arc::clone(&caller.slot);
+    let audit = |action| {
+        let event = AuditEvent::new(action).by(&caller.principal);
+        event.session(session_id).from(caller.peer.ip())
+    };
+    let security = Arc::clone(&shared.security);
+    security.note(audit(Action::Connected {
+        origin: caller.origin.as_ref().map(|origin| origin.as_str().into()),
+    }));
+    let archive = archive::of(&shared, &caller.principal);
     let session = Session {
         session_id,
-        caller,
+        caller: caller.clone(),
+        standing: held.standing,
+        archive,
+        refusals: 0,
         lease: held.lease,
         connection,
         peer: None,
@@ -168,6 +196,12 @@ pub(crate) async fn run(
     };
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     shared.count_sessions();
+    let lasted = shared.clock.wall().duration_since(started_at).unwrap_or_default();
+    let reason_label = reason.label();
+    if matches!(reason, CloseReason::Replaced | CloseReason::Unauthorised | CloseReason::SessionEnded | CloseReason::RateLimited) {
+        security.note(audit(Action::SessionEvicted { reason: reason_label }));
+    }
+    security.note(audit(Action::Disconnected { reason: reason_label, lasted }));
     tracing::info!(session = %session_id.short(), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,
@@ -190,6 +224,12 @@ fn nothing_but_resume(ice_servers: Vec<IceServer>) -> Ready {
 struct Session {
     session_id: SessionId,
     caller: Caller,
+    /// The right to go on.
+    standing: Standing,
+    /// What is kept, if anything is.
+    archive: Option<Archive>,
+    /// How often the client was told to slow down.
+    refusals: u32,
     lease: Lease,
     connection: Connection,
     peer: Option<Line>,
@@ -220,6 +260,8 @@ struct Session {
 struct Line {
     peer: Peer,
     events: PeerEvents,
+    /// Its place among the peers that are being set up, until it is connected.
+    setup: Option<Place>,
     /// It has answered an offer.
     answered: bool,
     /// Its data channel was open.
@@ -262,6 +304,16 @@ impl Session {
                     self.connection.close(reason);
                     break reason;
                 }
+                news = self.standing.news(&self.shared, &self.caller.principal) => match news {
+                    News::Expiring(expires_in) => {
+                        let expires_in_ms = expires_in.as_millis() as u64;
+                        self.connection.send(ServerMessage::AuthExpiring { expires_in_ms });
+                    }
+                    News::End(reason) => {
+                        self.connection.close(reason);
+                        break reason;
+                    }
+                },
                 event = events.recv() => match event {
                     Some(ConnectionEvent::Closed { reason }) => break reason,
                     Some(event) => self.connection_event(event).await,
@@ -312,6 +364,7 @@ impl Session {
                     conversation.interrupt();
                 }
             }
+            ConnectionEvent::Auth(presented) => self.refresh(&presented).await,
             ConnectionEvent::SendData(text) => {
                 let sent = self.peer.as_ref().map(|line| line.peer.send_data(text));
                 if let Some(Err(error)) = sent {
@@ -337,7 +390,59 @@ impl Session {
         }
     }
 
+    /// A new credential for this session (B8). Another caller's, or none, ends it.
+    async fn refresh(&mut self, presented: &Presented) {
+        let presented = arrival::shown(presented);
+        let shared = Arc::clone(&self.shared);
+        let fresh = shared.admission.refresh(presented, &self.caller).await;
+        let refreshed = fresh.map_err(|denied| denied.reason).and_then(|fresh| {
+            let lasts = self.standing.refresh(&shared, &self.caller.principal, &fresh);
+            lasts.map(|lasts| (fresh, lasts)).map_err(|_| "not_the_same_caller")
+        });
+        match refreshed {
+            Ok((fresh, lasts)) => {
+                self.caller.principal = fresh;
+                let expires_in_ms = lasts.map(|lasts| lasts.as_millis() as u64);
+                self.connection.send(ServerMessage::AuthRefreshed { expires_in_ms });
+            }
+            Err(reason) => {
+                self.note(Action::AuthFailed { method: "refresh", reason });
+                self.connection.close(CloseReason::Unauthorised);
+            }
+        }
+    }
+
+    fn note(&self, action: Action) {
+        let event = AuditEvent::new(action).by(&self.caller.principal);
+        let event = event.session(self.session_id).from(self.caller.peer.ip());
+        self.shared.security.note(event);
+    }
+
+    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
+    async fn may(&mut self, scope: Scope) -> bool {
+        let principal = &self.caller.principal;
+        let subject = Subject::address(self.caller.peer.ip())
+            .principal(principal)
+            .session(self.session_id)
+            .class(principal.grants.rate_class.as_deref());
+        let now = self.shared.clock.now();
+        let Err(refusal) = self.shared.security.limits.check(scope, &subject, 1, now).await else {
+            return true;
+        };
+        let retry_after = refusal.retry_after().unwrap_or_default();
+        self.note(Action::RateLimited { limit: scope.name(), retry_after });
+        self.connection.send(ServerMessage::rate_limited(retry_after));
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            self.connection.close(CloseReason::RateLimited);
+        }
+        false
+    }
+
     async fn negotiate(&mut self, sdp: &str) -> Result<String, NegotiateError> {
+        if !self.may(Scope::Offer).await {
+            return Err(NegotiateError::Failed);
+        }
         let fresh = self.peer.is_none();
         match self.try_offer(sdp).await {
             // The peer had just died, and nobody had been told: the next one may do.
@@ -350,12 +455,17 @@ impl Session {
 
     async fn try_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
         if self.peer.is_none() {
+            // Handshakes are what a herd of clients costs; whoever does not fit tries again.
+            let Ok(setup) = self.shared.security.capacity.setup() else {
+                return Err(NegotiateError::Unavailable);
+            };
             let live = self.conversation().wants_live_audio();
             match self.shared.peers.answering(live).await {
                 Ok((peer, events)) => {
                     self.peer = Some(Line {
                         peer,
                         events,
+                        setup: Some(setup),
                         answered: false,
                         connected: false,
                     });
@@ -408,6 +518,7 @@ impl Session {
         let resumed = match self.shared.handles.resume(attempt, self.shared.clock.now()) {
             Ok(resumed) => resumed,
             Err(refused) => {
+                self.note(arrival::refusal(&refused));
                 forget_ended(&self.shared, &refused).await;
                 return ResumeReply::Refused;
             }
@@ -420,7 +531,13 @@ impl Session {
                 resume_token: Some(resumed.token),
             };
         }
-        let (held, token) = take_over(&self.shared, resumed).await;
+        let (held, token) = match take_over(&self.shared, resumed, &self.caller).await {
+            Ok(taken) => taken,
+            Err(reason) => {
+                self.connection.close(reason);
+                return ResumeReply::Refused;
+            }
+        };
         let own = std::mem::replace(&mut self.lease, held.lease);
         self.shared
             .handles
@@ -428,6 +545,8 @@ impl Session {
         self.history = held.history;
         self.conversation = None;
         self.session_id = held.session_id;
+        self.standing = held.standing;
+        self.note(Action::SessionResumed);
         self.established = true;
         self.resumed = true;
         ResumeReply::Resumed {
@@ -459,6 +578,7 @@ impl Session {
                 self.established = true;
                 if let Some(line) = &mut self.peer {
                     line.connected = true;
+                    line.setup = None;
                 }
                 self.shared.handles.confirm(&self.lease);
                 self.connection.data_opened();
@@ -514,6 +634,9 @@ impl Session {
     }
 
     fn turn_event(&mut self, event: TurnEvent) {
+        if let Some(archive) = &mut self.archive {
+            archive.note(self.session_id, &event);
+        }
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
