@@ -176,7 +176,6 @@ mod b9_grants {
             r#"{"max_sessions":-1}"#,
             r#"{"max_sessions":1.5}"#,
             r#"{"admin":false,"admin":true}"#,
-            "[]",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -8,6 +8,7 @@ mod digest;
 pub mod grants;
 #[cfg(feature = "jwt")]
 pub mod jwt;
+pub mod lifetime;
 pub mod origin;
 pub mod principal;
 pub mod resume;

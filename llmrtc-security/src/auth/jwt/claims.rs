@@ -142,9 +142,11 @@ impl IssuerPolicy {
         };
         let grants = match claims.get(&self.grants_claim) {
             None => self.default_grants.clone(),
-            Some(grants) => {
-                Arc::new(Grants::deserialize(grants).map_err(|_| JwtError::ClaimFormat("grants"))?)
-            }
+            // Not a list: members without names would have meanings by their place.
+            Some(grants @ Value::Object(_)) => Grants::deserialize(grants)
+                .map(Arc::new)
+                .map_err(|_| JwtError::ClaimFormat("grants"))?,
+            Some(_) => return Err(JwtError::ClaimFormat("grants")),
         };
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
         let credential = Credential {
@@ -195,12 +197,12 @@ fn name<'a>(
 ) -> Result<Option<&'a str>, JwtError> {
     match claims.get(claim) {
         None => Ok(None),
-        Some(Value::String(text))
-            if (1..=MAX_NAME_BYTES).contains(&text.len())
-                && !text.chars().any(char::is_control) =>
-        {
-            Ok(Some(text))
-        }
+        Some(Value::String(text)) if is_name(text) => Ok(Some(text)),
         Some(_) => Err(JwtError::ClaimFormat(label)),
     }
+}
+
+/// Whether a text may be a subject, tenant, issuer or identifier.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len()) && !text.chars().any(char::is_control)
 }

@@ -9,7 +9,10 @@ use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header};
 use llmrtc_core::redact::Secret;
 use serde_json::{Map, Value, json};
 
-use super::key::{HmacAlgorithm, KeyError, PublicAlgorithm};
+use super::{
+    claims::is_name,
+    key::{HmacAlgorithm, KeyError, PublicAlgorithm},
+};
 use crate::auth::{digest::credential, grants::Grants};
 
 /// Signs tokens of one issuer.
@@ -38,6 +41,9 @@ pub enum MintError {
     /// The key does not sign: not a key of this algorithm after all.
     #[error("the key does not sign")]
     Key,
+    /// A subject or tenant that no verifier accepts: empty, longer than 255 bytes, or with control characters.
+    #[error("subject and tenant are 1 to 255 bytes without control characters")]
+    Name,
     /// The token would end before it begins, or after the year 9999.
     #[error("the lifetime is no time")]
     Lifetime,
@@ -164,6 +170,10 @@ impl Minter {
     /// # Errors
     /// When the key does not sign or the lifetime makes no sense.
     pub fn mint(&self, request: &MintRequest, now: SystemTime) -> Result<Secret, MintError> {
+        let names = [Some(&request.subject), request.tenant.as_ref()];
+        if !names.into_iter().flatten().all(|name| is_name(name)) {
+            return Err(MintError::Name);
+        }
         let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).map(|since| since.as_secs());
         let issued = seconds(now).map_err(|_| MintError::Lifetime)?;
         let expires = now

@@ -3,7 +3,8 @@
 //! Two kinds: one token by its `jti`, or everything that a subject was issued before a moment ("log out everywhere",
 //! "leaked key"). Kept in memory, so asking costs two lookups and no round trip; `SharedRevocations` (feature
 //! `redis`) keeps the memory of every node the same.
-
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,8 @@ use llmrtc_core::redact::Pii;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{POLL, RevokeError, SharedRevocations};
 use super::principal::{Principal, PrincipalKind};
 
 /// Revocations remembered. Each is a line that somebody caused by hand or by leaving; 100,000 within a token's lifetime is
