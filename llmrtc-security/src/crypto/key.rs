@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use llmrtc_core::{provider::BoxError, redact::Secret};
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::cipher::{Cipher, KEY_BYTES, NONCE_BYTES, TAG_BYTES, random};
@@ -66,6 +67,12 @@ pub enum InvalidKey {
     /// The key.
     #[error("a key is 32 bytes in base64")]
     Material,
+}
+
+impl Serialize for KeyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
 }
 
 /// An AES-256 key: wiped on drop, never printed, never copied.
@@ -151,6 +158,12 @@ pub struct Fingerprint([u8; 4]);
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex(&self.0))
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -53,16 +53,21 @@ impl fmt::Display for KeyStatus {
 }
 
 /// What may be told about a master key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KeyInfo {
     /// Its name.
     pub id: KeyId,
     /// What it may do.
     pub status: KeyStatus,
     /// When it was made, to the second.
+    #[serde(serialize_with = "as_rfc3339")]
     pub created: SystemTime,
     /// Stands for the key in logs; `None` when it is retired.
     pub fingerprint: Option<Fingerprint>,
+}
+
+fn as_rfc3339<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_seconds(*at))
 }
 
 /// Master keys, the oldest first. Exactly one is active.

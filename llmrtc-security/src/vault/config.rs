@@ -1,12 +1,16 @@
 //! What an operator may decide about storage (E3).
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use llmrtc_core::{duration, redact::Secret};
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
 use super::Class;
+use crate::crypto::keyring::{Keyring, KeyringError, LocalKeyring};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Ten years: beyond that a mistake is likelier than a law.
@@ -30,6 +34,34 @@ pub struct VaultConfig {
     /// How long what is kept.
     #[validate(nested)]
     pub retention: RetentionConfig,
+}
+
+/// The keyring in the data folder, where nothing else is configured.
+const KEYRING: &str = "keyring.json";
+
+impl VaultConfig {
+    /// The master keys: of the secret, of the file, else of `keyring.json` in the server's data folder, which is made
+    /// if it is missing. A configured file that is missing is an error: new keys would not open old records.
+    ///
+    /// # Errors
+    /// When they cannot be read or made.
+    pub fn open_keyring(
+        &self,
+        data_folder: &Path,
+        now: SystemTime,
+    ) -> Result<LocalKeyring, KeyringError> {
+        match (&self.keyring, &self.keyring_file) {
+            (Some(json), _) => LocalKeyring::from_secret(json),
+            (None, Some(path)) => LocalKeyring::open(path),
+            (None, None) => {
+                let path = data_folder.join(KEYRING);
+                if !path.exists() {
+                    Keyring::create(&path, now)?;
+                }
+                LocalKeyring::open(&path)
+            }
+        }
+    }
 }
 
 fn vault_is_consistent(vault: &VaultConfig) -> Result<(), ValidationError> {
@@ -87,6 +119,16 @@ impl RetentionConfig {
         }
     }
 
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(super) fn of_mut(&mut self, class: Class) -> &mut Duration {
+        match class {
+            Class::Transcript => &mut self.transcript,
+            Class::Audio => &mut self.audio,
+            Class::ToolResult => &mut self.tool_result,
+        }
+    }
+
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(super) fn longest(&self) -> Duration {
         self.transcript.max(self.audio).max(self.tool_result)
     }
@@ -139,6 +181,27 @@ mod e3_configuration {
         check(r#"{"retention":{"sweep_interval":"1s"}}"#, "between 10s");
         check(r#"{"retention":{"transcripts":"1day"}}"#, "unknown field");
         check(r#"{"keyring":"{}","keyring_file":"k"}"#, "both set");
+    }
+
+    #[test]
+    fn a_missing_keyring_is_made_only_where_nothing_was_configured() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let open = |config: &VaultConfig| {
+            let keys = config.open_keyring(folder.path(), SystemTime::UNIX_EPOCH)?;
+            Ok::<_, KeyringError>(keys.keys().active())
+        };
+        let mut config = VaultConfig::default();
+        let made = open(&config).unwrap();
+        assert_eq!(open(&config).unwrap(), made, "the second start finds it");
+        config.keyring_file = Some(folder.path().join("elsewhere.json"));
+        assert!(open(&config).is_err());
+        config.keyring_file = Some(folder.path().join(KEYRING));
+        assert_eq!(open(&config).unwrap(), made);
+        let json = Keyring::load(&folder.path().join(KEYRING))
+            .unwrap()
+            .to_json();
+        config.keyring = Some(json);
+        assert_eq!(open(&config).unwrap(), made);
     }
 
     #[test]

@@ -22,6 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for another writer of the same SQLite file.
 #[cfg(feature = "sqlite")]
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Gives back 8 MB at a time, so that writers get their turn and no step outlasts the deadline.
+#[cfg(feature = "sqlite")]
+const VACUUM_STEP: &str = "PRAGMA incremental_vacuum(2000)";
 /// Connections to an SQLite file: one writes, the others read meanwhile.
 #[cfg(feature = "sqlite")]
 const SQLITE_CONNECTIONS: u32 = 4;
@@ -275,16 +278,19 @@ impl Database {
     pub(super) async fn compact(&self, table: &'static str) -> Result<bool, VaultError> {
         match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(pool) => {
+            Self::Sqlite(_) => {
                 let _ = table;
-                within(async {
-                    // A page at a time is how the pragma reports progress; all rows have to be taken.
-                    sqlx::raw_sql("PRAGMA incremental_vacuum").fetch_all(pool).await?;
-                    let row = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(pool).await?;
-                    let busy: i64 = row.try_get(0)?;
-                    Ok(busy == 0)
-                })
-                .await
+                loop {
+                    let free = self.row(statement!("PRAGMA freelist_count")).await?;
+                    if free.map_or(Ok(0), |row| row.int(0))? == 0 {
+                        break;
+                    }
+                    // The pragma gives back a page per row, so all rows have to be taken.
+                    self.rows(statement!(VACUUM_STEP)).await?;
+                }
+                let row = self.row(statement!("PRAGMA wal_checkpoint(TRUNCATE)")).await?;
+                let busy = row.map_or(Ok(1), |row| row.int(0))?;
+                Ok(busy == 0)
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(pool) => {

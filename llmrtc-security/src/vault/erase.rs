@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use super::{
     Subject, Vault, VaultError,
     db::statement,
+    retention::BATCH,
     types::{as_rfc3339, count, system_time},
 };
 use crate::crypto::KeyId;
@@ -104,35 +105,17 @@ impl Vault {
         self.advance_clock().await?;
         let key = self.keys.shred(subject).await?;
         self.forget_data_keys(subject);
-        let user = || [subject.tenant_column(), subject.user()];
-        let [tenant, name] = user();
         let select = statement!(
             "SELECT COUNT(DISTINCT session) FROM vault_records WHERE tenant = $1 AND subject = $2",
-            tenant,
-            name
+            subject.tenant_column(),
+            subject.user(),
         );
         let sessions = match self.records.row(select).await? {
             Some(row) => count(row.int(0)?),
             None => 0,
         };
-        let changed = self
-            .records
-            .transact(vec![
-                statement!(
-                    "DELETE FROM vault_records WHERE tenant = $1 AND subject = $2",
-                    tenant,
-                    name
-                ),
-                statement!(
-                    "DELETE FROM vault_snapshots WHERE tenant = $1 AND subject = $2",
-                    tenant,
-                    name
-                ),
-            ])
-            .await?;
-        let [records, snapshots] = changed[..] else {
-            return Err(VaultError::Corrupt("transaction"));
-        };
+        let records = self.delete_all("vault_records", subject).await?;
+        let snapshots = self.delete_all("vault_snapshots", subject).await?;
         self.compact_records().await?;
         let (key_id, fingerprint) = key.unzip();
         let body = Body {
@@ -153,6 +136,27 @@ impl Vault {
         );
         self.records.execute(insert).await?;
         Ok(receipt)
+    }
+
+    /// In batches, so that a user with years of recordings does not outlast the deadline of a statement.
+    async fn delete_all(&self, table: &'static str, subject: &Subject) -> Result<u64, VaultError> {
+        let mut total = 0;
+        loop {
+            let delete = statement!(
+                format!(
+                    "DELETE FROM {table} WHERE id IN (
+                         SELECT id FROM {table} WHERE tenant = $1 AND subject = $2 LIMIT $3)"
+                ),
+                subject.tenant_column(),
+                subject.user(),
+                BATCH,
+            );
+            let deleted = self.records.execute(delete).await?;
+            total += deleted;
+            if deleted == 0 {
+                return Ok(total);
+            }
+        }
     }
 
     /// The receipts of past erasures, the latest first, at most `limit`.

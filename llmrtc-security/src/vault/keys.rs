@@ -172,8 +172,18 @@ impl KeyStore {
         for row in self.database.rows(select).await? {
             let subject = read_subject(&row)?;
             let row = UserRow::read(&row, 2)?;
-            let key = self.unwrap(&subject, &row).await?;
-            report.rewrapped += u64::from(self.rewrap_row(&subject, &row, &key).await?);
+            match self.unwrap(&subject, &row).await {
+                Ok(key) => {
+                    let done = self.rewrap_row(&subject, &row, &key).await?;
+                    report.rewrapped += u64::from(done);
+                }
+                Err(error) if error.is_transient() => return Err(error),
+                // One lost key must not keep the others from being re-wrapped. It counts as remaining.
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a user key does not open and stays as it is"
+                ),
+            }
         }
         let select = statement!(
             "SELECT COUNT(*) FROM vault_user_keys WHERE kek_id <> $1",

@@ -9,13 +9,14 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Class, Subject, Vault, VaultError,
-    db::{Statement, statement},
+    Class, RetentionConfig, Subject, Vault, VaultError,
+    db::{Database, Statement, statement},
     keys::IDLE_MARGIN,
+    types::count,
 };
 
 /// Rows of one batch: short enough a transaction that the writer hardly waits.
-const BATCH: i64 = 500;
+pub(super) const BATCH: i64 = 500;
 /// How long a sweeper owns the lock without renewing it. It is renewed with each batch, which takes a second at worst.
 const LOCK_MS: i64 = 5 * 60 * 1000;
 /// User keys that one sweep looks at, so that it ends.
@@ -39,6 +40,39 @@ pub struct SweepReport {
     /// Whether nothing of the deleted rows is left in the file and its log. `false` if readers kept the log; the next
     /// sweep gets it. PostgreSQL reuses the space in its own time.
     pub compacted: bool,
+}
+
+/// Writes down how long what is kept, for tools that open the vault without the server's configuration.
+pub(super) async fn remember(
+    database: &Database,
+    retention: &RetentionConfig,
+) -> Result<(), VaultError> {
+    let upsert = |class: Class| {
+        let kept = i64::try_from(retention.of(class).as_millis()).unwrap_or(i64::MAX);
+        statement!(
+            "INSERT INTO vault_state (name, holder, value) VALUES ($1, '', $2)
+             ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            format!("keep {class}"),
+            kept,
+        )
+    };
+    let statements = Class::ALL.map(upsert).into();
+    database.transact(statements).await.map(drop)
+}
+
+/// Reads what was written down.
+pub(super) async fn remembered(database: &Database) -> Result<RetentionConfig, VaultError> {
+    let mut retention = RetentionConfig::default();
+    for class in Class::ALL {
+        let select = statement!(
+            "SELECT value FROM vault_state WHERE name = $1",
+            format!("keep {class}")
+        );
+        if let Some(row) = database.row(select).await? {
+            *retention.of_mut(class) = Duration::from_millis(count(row.int(0)?));
+        }
+    }
+    Ok(retention)
 }
 
 impl Vault {

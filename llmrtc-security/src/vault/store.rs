@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -14,10 +15,10 @@ use llmrtc_core::{clock::Clock, id::SessionId, redact::Secret};
 
 use super::{
     Class, NewRecord, Record, RecordId, RetentionConfig, RewrapReport, SessionSummary, Subject,
-    VaultError,
+    VaultConfig, VaultError,
     db::{Database, Row, Statement, Value, statement},
     keys::KeyStore,
-    schema,
+    retention, schema,
     types::{count, millis, session_id, system_time},
 };
 use crate::crypto::{
@@ -38,6 +39,8 @@ const PAGE_BYTES: i64 = 32 * 1024 * 1024;
 /// How far the stored high-water mark may lag: it saves a write per batch and costs this much accuracy after a restart.
 const CLOCK_LAG_MS: i64 = 60_000;
 
+/// The database in the data folder, where nothing else is configured.
+const FILE: &str = "vault.db";
 /// Bits of a record's id behind its time.
 const ID_RANDOM_BITS: u32 = 80;
 
@@ -51,6 +54,28 @@ pub struct VaultUrls {
 }
 
 impl VaultUrls {
+    /// Where the configuration says, else `vault.db` in the server's data folder, with the keys beside it.
+    ///
+    /// # Errors
+    /// When the folder's path is not UTF-8.
+    pub fn of(config: &VaultConfig, data_folder: &Path) -> Result<Self, VaultError> {
+        let records = match &config.url {
+            Some(url) => url.clone(),
+            None => {
+                let path = data_folder.join(FILE);
+                let path = path.to_str().ok_or(VaultError::UnsupportedUrl)?;
+                // What would end the path in a URL.
+                let path = path.replace('%', "%25").replace('?', "%3F");
+                Secret::new(format!("sqlite://{path}"))
+            }
+        };
+        let beside = Self::beside(records);
+        Ok(Self {
+            keys: config.keys_url.clone().unwrap_or(beside.keys),
+            records: beside.records,
+        })
+    }
+
     /// Keeps the keys of an SQLite file in `<file>.keys` beside it, and those of PostgreSQL in the same database.
     pub fn beside(records: Secret) -> Self {
         let url = records.expose();
@@ -102,18 +127,26 @@ pub(super) struct SealedRow {
 }
 
 impl Vault {
-    /// Opens the databases, making files and tables that are missing.
+    /// Opens the databases, making files and tables that are missing. Without a `retention` the one applies that the
+    /// vault was last opened with (30 days at first), so that a tool never deletes by other rules than the server.
     ///
     /// # Errors
     /// When a database cannot be reached or is of a later version.
     pub async fn open(
         urls: &VaultUrls,
-        retention: RetentionConfig,
+        retention: Option<RetentionConfig>,
         wrapper: Arc<dyn KeyWrapper>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, VaultError> {
         let records = Database::connect(&urls.records).await?;
         records.migrate("records", schema::RECORDS).await?;
+        let retention = match retention {
+            Some(retention) => {
+                retention::remember(&records, &retention).await?;
+                retention
+            }
+            None => retention::remembered(&records).await?,
+        };
         let keys = KeyStore::open(&urls.keys, wrapper).await?;
         let vault = Self {
             records,

@@ -106,7 +106,7 @@ impl Fixture {
 
 async fn open(urls: &VaultUrls, ring: &Arc<LocalKeyring>, clock: &Arc<TestClock>) -> Arc<Vault> {
     let (ring, clock) = (Arc::clone(ring), Arc::clone(clock));
-    let vault = Vault::open(urls, RetentionConfig::default(), ring, clock).await;
+    let vault = Vault::open(urls, None, ring, clock).await;
     Arc::new(vault.unwrap())
 }
 

@@ -177,13 +177,7 @@ async fn a_url_that_is_none_is_refused_without_quoting_it() {
         "sqlite:///nonexistent/hunter2/vault.db",
     ] {
         let urls = VaultUrls::beside(Secret::new(url));
-        let opened = Vault::open(
-            &urls,
-            RetentionConfig::default(),
-            ring.clone(),
-            TestClock::new(),
-        )
-        .await;
+        let opened = Vault::open(&urls, None, ring.clone(), TestClock::new()).await;
         let error = opened.unwrap_err();
         let expected = match url.starts_with("sqlite:///") {
             true => matches!(error, VaultError::File { .. }),
@@ -194,6 +188,15 @@ async fn a_url_that_is_none_is_refused_without_quoting_it() {
         };
         assert!(expected, "{url}: {error:?}");
     }
+    let folder = TempDir::with_prefix("100%? ").unwrap();
+    let urls = VaultUrls::of(&VaultConfig::default(), folder.path()).unwrap();
+    let vault = Vault::open(&urls, None, ring, TestClock::new())
+        .await
+        .unwrap();
+    vault.append(&[line("ada", 1, "x")]).await.unwrap();
+    assert!(
+        folder.path().join("vault.db").exists() && folder.path().join("vault.db.keys").exists()
+    );
     let of = |url| VaultUrls::beside(Secret::new(url)).keys.expose().to_owned();
     assert_eq!(of("sqlite:///a/v.db"), "sqlite:///a/v.db.keys");
     assert_eq!(of("sqlite:///a/v.db?x=1"), "sqlite:///a/v.db.keys?x=1");

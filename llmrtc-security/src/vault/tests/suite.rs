@@ -50,6 +50,7 @@ cases! {
     snapshots_are_bounded
     the_writer_acknowledges_what_is_durable
     a_later_version_is_not_touched
+    upkeep_sweeps_rewraps_and_ends_when_told
 }
 
 async fn execute(fixture: &Fixture, statement: Statement) -> u64 {
@@ -147,7 +148,7 @@ async fn e3_each_class_has_its_own_time(f: Fixture) {
         tool_result: DAY * 7,
         ..RetentionConfig::default()
     };
-    let vault = Vault::open(&f.urls, retention, f.ring.clone(), f.clock.clone())
+    let vault = Vault::open(&f.urls, Some(retention), f.ring.clone(), f.clock.clone())
         .await
         .unwrap();
     let records = Class::ALL.map(|class| NewRecord {
@@ -167,6 +168,10 @@ async fn e3_each_class_has_its_own_time(f: Fixture) {
         assert_eq!(read(&vault, "ada").await, left);
         assert_eq!(rows_of(&f, "vault_records").await, left.len() as i64);
     }
+    // A tool without the configuration goes by the same rules.
+    let tool = f.another().await;
+    assert_eq!(tool.retention.of(Class::Audio), DAY);
+    assert_eq!(tool.retention.of(Class::Transcript), DAY * 30);
 }
 
 async fn e3_a_clock_that_falls_back_deletes_nothing_early(f: Fixture) {
@@ -626,10 +631,37 @@ async fn a_later_version_is_not_touched(f: Fixture) {
     )
     .await;
     let (ring, clock) = (f.ring.clone(), f.clock.clone());
-    let refused = Vault::open(&f.urls, RetentionConfig::default(), ring, clock).await;
+    let refused = Vault::open(&f.urls, None, ring, clock).await;
     let refused = refused.unwrap_err();
     assert!(
         matches!(refused, VaultError::Newer { version: 99, .. }),
         "{refused}"
     );
+}
+
+async fn upkeep_sweeps_rewraps_and_ends_when_told(f: Fixture) {
+    f.say("ada", 1, "x").await;
+    f.clock.advance(DAY * 30);
+    f.say("eve", 1, "x").await;
+    f.change_keys(|keys| keys.rotate(SystemTime::UNIX_EPOCH))
+        .unwrap();
+    let tasks = Tasks::root("test");
+    let (swept, mut sweeps) = tokio::sync::mpsc::channel(1);
+    let vault = f.vault.clone();
+    tasks
+        .spawn_service("upkeep", |cancel| {
+            vault.maintain(cancel, move |report| swept.try_send(*report).unwrap())
+        })
+        .detach();
+    let report = tokio::time::timeout(PATIENCE, sweeps.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((report.records, report.busy), (1, false));
+    let rewrapped = async {
+        let current = f.ring.keys().active().id;
+        while f.vault.key_usage().await.unwrap() != [(current.clone(), 2)] {}
+    };
+    tokio::time::timeout(PATIENCE, rewrapped).await.unwrap();
+    assert_eq!(tasks.shutdown(PATIENCE).await, 0);
 }
