@@ -3,6 +3,7 @@
 //! # Source
 //! *GetSecretValue*, AWS Secrets Manager API Reference.
 
+mod role;
 mod sigv4;
 #[cfg(test)]
 mod tests;
@@ -42,13 +43,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Where keys come from.
+#[derive(Debug)]
+enum Keys {
+    Given(Credentials),
+    Role(role::Role),
+}
+
 /// AWS Secrets Manager in one region.
 #[derive(Debug)]
 pub struct SecretsManager {
     client: Client,
     endpoint: Url,
     region: String,
-    credentials: Credentials,
+    keys: Keys,
 }
 
 impl SecretsManager {
@@ -61,6 +69,10 @@ impl SecretsManager {
         credentials: Credentials,
         endpoint: Option<&str>,
     ) -> Result<Self, SecretError> {
+        Self::with_keys(region, Keys::Given(credentials), endpoint)
+    }
+
+    fn with_keys(region: &str, keys: Keys, endpoint: Option<&str>) -> Result<Self, SecretError> {
         // It becomes a part of the host that credentials are sent to.
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if region.is_empty() || !region.bytes().all(plain) {
@@ -73,11 +85,12 @@ impl SecretsManager {
             client: http::client()?,
             endpoint,
             region: region.to_owned(),
-            credentials,
+            keys,
         })
     }
 
-    /// The client that the configuration or AWS's own variables describe; `None` without a region and keys.
+    /// The client that the configuration or AWS's own variables describe; `None` without a region. Without keys, those of
+    /// the container's or the machine's role are asked for when the first secret is.
     ///
     /// # Errors
     /// As [`new`](Self::new); [`SecretErrorKind::NotSet`] when half of the keys is missing.
@@ -95,7 +108,7 @@ impl SecretsManager {
             .access_key_id
             .clone()
             .or_else(|| variable("AWS_ACCESS_KEY_ID"));
-        let (Some(region), Some(access_key_id)) = (region, id) else {
+        let Some(region) = region else {
             return Ok(None);
         };
         let secret = |given: &Option<Secret>, name: &str| {
@@ -103,18 +116,24 @@ impl SecretsManager {
                 .clone()
                 .or_else(|| variable(name).map(|value| Secret::new(value.trim())))
         };
-        let secret_access_key = secret(&config.secret_access_key, "AWS_SECRET_ACCESS_KEY")
-            .ok_or_else(|| SecretError::new("AWS_SECRET_ACCESS_KEY", SecretErrorKind::NotSet))?;
-        let credentials = Credentials {
-            access_key_id: access_key_id.trim().to_owned(),
-            secret_access_key,
-            session_token: secret(&config.session_token, "AWS_SESSION_TOKEN"),
+        let keys = if let Some(access_key_id) = id {
+            let name = "AWS_SECRET_ACCESS_KEY";
+            Keys::Given(Credentials {
+                access_key_id: access_key_id.trim().to_owned(),
+                secret_access_key: secret(&config.secret_access_key, name)
+                    .ok_or_else(|| SecretError::new(name, SecretErrorKind::NotSet))?,
+                session_token: secret(&config.session_token, "AWS_SESSION_TOKEN"),
+            })
+        } else if let Some(role) = role::Role::configured(environment)? {
+            Keys::Role(role)
+        } else {
+            return Ok(None);
         };
         let endpoint = config
             .endpoint_url
             .clone()
             .or_else(|| variable("AWS_ENDPOINT_URL"));
-        Self::new(region.trim(), credentials, endpoint.as_deref()).map(Some)
+        Self::with_keys(region.trim(), keys, endpoint.as_deref()).map(Some)
     }
 
     /// One secret of this region.
@@ -139,6 +158,10 @@ impl SecretsManager {
     }
 
     async fn ask(&self, origin: &str, body: String) -> Result<http::Answer, SecretError> {
+        let credentials = match &self.keys {
+            Keys::Given(credentials) => credentials.clone(),
+            Keys::Role(role) => role.credentials(origin).await?,
+        };
         let date = sigv4::timestamp(SystemTime::now());
         let host = match (
             self.endpoint.host_str().unwrap_or_default(),
@@ -153,7 +176,7 @@ impl SecretsManager {
             ("x-amz-date", &date),
             ("x-amz-target", "secretsmanager.GetSecretValue"),
         ]);
-        if let Some(token) = &self.credentials.session_token {
+        if let Some(token) = &credentials.session_token {
             headers.insert("x-amz-security-token", token.expose());
         }
         let scope = sigv4::Scope {
@@ -162,7 +185,7 @@ impl SecretsManager {
         };
         let authorization = sigv4::authorization(
             scope,
-            &self.credentials,
+            &credentials,
             "POST",
             &headers,
             body.as_bytes(),
@@ -213,9 +236,7 @@ impl WireError {
         // Some services prefix the name with a namespace.
         match self.kind.rsplit('#').next().unwrap_or_default() {
             "ResourceNotFoundException" => SecretErrorKind::NotFound,
-            "InvalidRequestException" if self.message.contains("deletion") => {
-                SecretErrorKind::Deleted
-            }
+            "InvalidRequestException" if self.message.contains("delet") => SecretErrorKind::Deleted,
             "AccessDeniedException"
             | "DecryptionFailure"
             | "ExpiredTokenException"
@@ -254,6 +275,9 @@ impl SecretSource for AwsSecret {
                 Some(wire) => wire.kind(&answer),
                 None => answer.failure(),
             };
+            if let (SecretErrorKind::Denied, Keys::Role(role)) = (&kind, &self.manager.keys) {
+                role.forget().await;
+            }
             return Err(error(kind));
         }
         let wire: WireSecret = answer

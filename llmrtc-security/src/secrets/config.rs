@@ -24,6 +24,8 @@ pub struct SecretsConfig {
     pub manager: Option<String>,
     /// Turn core dumps and debuggers off. Needs Linux and the feature `harden`.
     pub harden: bool,
+    /// With `harden`: keep all memory out of swap, as far as the system's limit allows.
+    pub lock_memory: bool,
     /// AWS Secrets Manager. Used when a region is known.
     #[validate(nested)]
     pub aws: AwsConfig,
@@ -42,7 +44,9 @@ impl Default for SecretsConfig {
             // Shorter than the patience of a supervisor that waits for readiness.
             startup_deadline: Duration::from_secs(20),
             manager: None,
+            // It also takes core dumps and profilers from whoever operates the server, so that is their decision.
             harden: false,
+            lock_memory: false,
             aws: AwsConfig::default(),
             vault: VaultConfig::default(),
         }

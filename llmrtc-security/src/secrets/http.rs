@@ -63,7 +63,6 @@ pub(super) fn address(setting: &str, text: &str) -> Result<Url, SecretError> {
 }
 
 /// `base` with a path behind its own. Each segment is encoded.
-#[cfg(any(feature = "gcp", feature = "vault-kv"))]
 pub(super) fn join<'a>(base: &Url, segments: impl IntoIterator<Item = &'a str>) -> Url {
     let mut url = base.clone();
     if let Ok(mut path) = url.path_segments_mut() {
@@ -129,6 +128,14 @@ impl Answer {
 
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
+    }
+
+    /// The body as a line of text.
+    #[cfg(feature = "aws")]
+    pub(super) fn text(&self, origin: &str) -> Result<Secret, SecretError> {
+        std::str::from_utf8(&self.body)
+            .map(|text| Secret::new(text.trim()))
+            .map_err(|_| SecretError::new(origin, SecretErrorKind::NotText))
     }
 
     /// The body, when it is JSON of this shape. What the parser says would quote it.

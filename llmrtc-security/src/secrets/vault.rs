@@ -227,13 +227,11 @@ impl Vault {
         }
     }
 
-    fn request<'a>(
-        &self,
-        method: Method,
-        path: impl IntoIterator<Item = &'a str>,
-        token: Option<&Secret>,
-    ) -> RequestBuilder {
-        let url = http::join(&self.address, std::iter::once("v1").chain(path));
+    fn url<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Url {
+        http::join(&self.address, std::iter::once("v1").chain(path))
+    }
+
+    fn request(&self, method: Method, url: Url, token: Option<&Secret>) -> RequestBuilder {
         // Agents and proxies refuse requests that a browser could be tricked into making; this header says we are none.
         let mut request = self
             .client
@@ -280,9 +278,9 @@ impl Vault {
     }
 
     async fn renew(&self, origin: &str, token: &Secret) -> Result<Auth, SecretError> {
-        let path = ["auth", "token", "renew-self"];
+        let url = self.url(["auth", "token", "renew-self"]);
         let request = self
-            .request(Method::POST, path, Some(token))
+            .request(Method::POST, url, Some(token))
             .json(&json!({}));
         self.authenticate(origin, request).await
     }
@@ -291,8 +289,8 @@ impl Vault {
         let (mount, body) = match &self.login {
             Login::Token(value) => {
                 // A policy may forbid the question; the token is good nevertheless.
-                let path = ["auth", "token", "lookup-self"];
-                let request = self.request(Method::GET, path, Some(value));
+                let url = self.url(["auth", "token", "lookup-self"]);
+                let request = self.request(Method::GET, url, Some(value));
                 let answer = http::send(origin, request).await?;
                 let lease = answer
                     .json::<WireLookup>()
@@ -323,7 +321,7 @@ impl Vault {
         let path = std::iter::once("auth")
             .chain(mount.split('/'))
             .chain(["login"]);
-        let request = self.request(Method::POST, path, None).json(&body);
+        let request = self.request(Method::POST, self.url(path), None).json(&body);
         let auth = self.authenticate(origin, request).await?;
         Ok(Token {
             lease: Lease::new(auth.lease_duration, auth.renewable),
@@ -379,10 +377,11 @@ impl VaultSecret {
         let path = [self.mount.as_str(), "data"]
             .into_iter()
             .chain(self.path.split('/'));
-        let mut request = self.vault.request(Method::GET, path, Some(token));
+        let mut url = self.vault.url(path);
         if let Some(version) = self.version {
-            request = request.query(&[("version", version)]);
+            url.set_query(Some(&format!("version={version}")));
         }
+        let request = self.vault.request(Method::GET, url, Some(token));
         http::send(&self.origin, request).await
     }
 }

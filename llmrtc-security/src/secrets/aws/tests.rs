@@ -216,6 +216,9 @@ fn a2_settings_come_from_the_configuration_before_the_environment() {
     };
     let none = AwsConfig::default();
     assert!(configured(&none, &nothing).unwrap().is_none());
+    let role = |name: &str| (name == "AWS_REGION").then(|| "us-east-1".to_owned());
+    let manager = configured(&none, &role).unwrap().unwrap();
+    assert!(matches!(manager.keys, Keys::Role(_)));
     let manager = configured(&none, &environment).unwrap().unwrap();
     assert_eq!(
         manager.endpoint.as_str(),
@@ -239,7 +242,7 @@ fn a2_settings_come_from_the_configuration_before_the_environment() {
 }
 
 /// Against moto, an independent implementation of AWS (`pip install 'moto[server]'`, then `moto_server -p 5000`, and a
-/// secret `llmrtc/test` = `{"key":"from-moto"}`).
+/// secret `llmrtc/test` = `{"key":"from-moto"}`, and a secret `llmrtc/deleted` that was deleted).
 #[tokio::test]
 #[ignore = "deploy group: needs moto"]
 async fn a2_moto_answers_like_aws() {
@@ -256,6 +259,10 @@ async fn a2_moto_answers_like_aws() {
     let version = AwsVersion::Id(fetched.version.unwrap());
     let pinned = Arc::clone(&aws).secret("llmrtc/test", Some("key"), Some(version));
     assert_eq!(pinned.fetch().await.unwrap().value.expose(), "from-moto");
-    let missing = aws.secret("llmrtc/none", None, None).fetch().await;
-    assert_eq!(*missing.unwrap_err().kind(), SecretErrorKind::NotFound);
+    let refused = async |id: &str| {
+        let fetched = Arc::clone(&aws).secret(id, None, None).fetch().await;
+        fetched.unwrap_err().kind().clone()
+    };
+    assert_eq!(refused("llmrtc/none").await, SecretErrorKind::NotFound);
+    assert_eq!(refused("llmrtc/deleted").await, SecretErrorKind::Deleted);
 }
