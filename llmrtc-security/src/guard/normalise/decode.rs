@@ -13,6 +13,8 @@ const MAX_CANDIDATES: usize = 8;
 const MIN_BASE64: usize = 16;
 /// As above, in hexadecimal digits.
 const MIN_HEX: usize = 20;
+/// Letters of a word that can be recognised rotated or backwards.
+const MIN_TURNED_LETTERS: usize = 5;
 /// Words of the vocabulary that must appear turned or rotated before the whole is read that way. Short words turn
 /// into each other by chance.
 const MIN_TURNED_WORDS: usize = 2;
@@ -305,7 +307,7 @@ fn turned(folded: &Folded, lexicon: &Lexicon, hidden: &mut Vec<Hidden>) {
     let (mut rotated, mut backwards, mut buffer) = (0, 0, String::new());
     for token in &folded.tokens {
         let word = folded.word(token);
-        if word.len() < 4 || lexicon.knows(word) {
+        if word.len() < MIN_TURNED_LETTERS || lexicon.knows(word) {
             continue;
         }
         rot13(word, &mut buffer);

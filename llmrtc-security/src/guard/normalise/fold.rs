@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use unicode_normalization::char::{decompose_compatible, is_combining_mark};
+use unicode_normalization::char::{compose, decompose_compatible, is_combining_mark};
 use unicode_security::confusable_detection::skeleton;
 
 use super::{Concealment, script};
@@ -188,7 +188,7 @@ struct Word {
     styled: u32,
     /// Digits and signs that can stand for letters.
     leet: u32,
-    /// Accents that no letter of ours carries.
+    /// Accents on letters that no language puts them on.
     stray_marks: u32,
     capitals: u32,
     lower: u32,
@@ -318,7 +318,11 @@ impl Folder<'_> {
             return;
         }
         if is_combining_mark(c) {
-            word.stray_marks += u32::from(!composes(c));
+            let base = word.text.chars().next_back();
+            // Marks of other scripts are spelling, and so are those that make a letter some language has.
+            let spelling = !script::general_mark(c)
+                || base.is_some_and(|base| !base.is_ascii_alphabetic() || compose(base, c).is_some());
+            word.stray_marks += u32::from(!spelling);
             return;
         }
         if let Some(letter) = styled_letter(c) {
@@ -530,12 +534,6 @@ fn sign_letter(c: char) -> Option<char> {
         '\u{20AC}' => 'e',
         _ => return None,
     })
-}
-
-/// Accents that make precomposed letters with most vowels, so that decomposed text is full of them.
-fn composes(mark: char) -> bool {
-    !script::general_mark(mark)
-        || matches!(mark, '\u{0300}'..='\u{0304}' | '\u{0306}'..='\u{030C}' | '\u{031B}' | '\u{0323}' | '\u{0327}' | '\u{0328}')
 }
 
 /// The word of the vocabulary that digits and signs were put into.

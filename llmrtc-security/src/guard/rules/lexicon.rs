@@ -11,6 +11,8 @@ use std::{
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Anchored, Input, MatchKind, StartKind};
 
+use unicode_normalization::char::{decompose_compatible, is_combining_mark};
+
 use super::words;
 
 macro_rules! concepts {
@@ -117,6 +119,10 @@ concepts! {
     CODE,
     /// Talk about words: define, translate.
     ABOUT,
+    /// A quotation follows.
+    MENTION,
+    /// People who are not the model.
+    THIRD,
     /// How to.
     HOW_TO,
     /// Side effects that a document has no business asking for.
@@ -172,10 +178,10 @@ pub(crate) struct Lexicon {
     automaton: AhoCorasick,
     concepts: Vec<Concepts>,
     /// Every word of every entry, to recognise it in disguise. Stems without their star.
-    vocabulary: HashSet<&'static str>,
+    vocabulary: HashSet<String>,
     /// The vocabulary as prefixes, longest first, to take joined words apart.
     splitter: AhoCorasick,
-    parts: Vec<&'static str>,
+    part_lengths: Vec<usize>,
 }
 
 static SHARED: LazyLock<Lexicon> = LazyLock::new(|| Lexicon::new(words::TABLES));
@@ -188,10 +194,11 @@ impl Lexicon {
 
     fn new(tables: &[&'static [Row]]) -> Self {
         let mut meanings: HashMap<String, Concepts> = HashMap::new();
-        let mut vocabulary = HashSet::new();
+        let mut vocabulary: HashSet<String> = HashSet::new();
         for row in tables.iter().copied().flatten() {
             debug_assert!(!row.why.is_empty(), "every row says why");
             for entry in row.words.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+                let entry = folded(entry);
                 // The blank after the last word tells a word from a stem.
                 let pattern = match entry.strip_suffix('*') {
                     Some(stem) => stem.to_owned(),
@@ -200,7 +207,7 @@ impl Lexicon {
                 };
                 let meaning = meanings.entry(pattern).or_default();
                 *meaning = meaning.or(row.concept);
-                vocabulary.extend(entry.trim_end_matches('*').split(' '));
+                vocabulary.extend(entry.trim_end_matches('*').split(' ').map(str::to_owned));
             }
         }
         let patterns: Vec<&str> = meanings.keys().map(String::as_str).collect();
@@ -225,12 +232,12 @@ impl Lexicon {
                 .build(patterns)
                 .expect("the tables are far below the automaton's limit of states")
         };
-        let parts: Vec<&str> = vocabulary.iter().copied().filter(|word| word.len() >= 2).collect();
+        let parts: Vec<&str> = vocabulary.iter().map(String::as_str).filter(|word| word.len() >= 2).collect();
         Self {
             automaton: build(&patterns),
             concepts,
             splitter: build(&parts),
-            parts,
+            part_lengths: parts.iter().map(|part| part.len()).collect(),
             vocabulary,
         }
     }
@@ -260,7 +267,7 @@ impl Lexicon {
             let input = Input::new(word).range(at..).anchored(Anchored::Yes);
             match self.splitter.find(input) {
                 Some(found) => {
-                    let len = self.parts[found.pattern().as_usize()].len();
+                    let len = self.part_lengths[found.pattern().as_usize()];
                     parts.push(&word[at..at + len]);
                     fitted += len;
                     at += len;
@@ -270,6 +277,19 @@ impl Lexicon {
         }
         if fitted * 4 >= word.len() * 3 { parts } else { Vec::new() }
     }
+}
+
+/// An entry as text is folded: accents of all scripts gone. Han, kana and hangul stay as they are.
+fn folded(entry: &str) -> String {
+    let mut out = String::with_capacity(entry.len());
+    for c in entry.chars() {
+        if c.is_ascii() || super::ideographic(c) {
+            out.push(c);
+        } else {
+            decompose_compatible(c, |part| out.extend(Some(part).filter(|part| !is_combining_mark(*part))));
+        }
+    }
+    out
 }
 
 impl std::fmt::Debug for Lexicon {

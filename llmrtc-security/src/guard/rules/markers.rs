@@ -95,7 +95,7 @@ pub(super) fn weigh(text: &str) -> f32 {
         }
     }
     // More of the same kind adds certainty, up to a point.
-    heaviest + if count > 1 { (count.min(4) - 1) as f32 * 0.5 } else { 0.0 }
+    heaviest + if count > 1 { 0.3 + (count.min(4) - 1) as f32 * 0.5 } else { 0.0 }
 }
 
 /// Whether a line, a sentence or a quotation begins here.

@@ -210,7 +210,11 @@ pub(super) fn assess(text: &str, normalised: &Normalised, source: Source) -> Ass
     let lexicon = Lexicon::shared();
     let (mut traits, everyday) = read(&normalised.folded, lexicon, indirect);
     let disguised = disguises(&normalised.concealment, &mut traits);
-    let marker = markers::weigh(text);
+    let mut marker = markers::weigh(text);
+    if marker > 0.0 && !indirect {
+        // Logs and transcripts name speakers; people who speak for themselves do not.
+        marker += 0.4;
+    }
     traits.add(Reason::RoleMarker, marker);
     traits.add(Reason::TornPhrase, markers::torn(&normalised.folded));
     for hidden in &normalised.hidden {
@@ -237,7 +241,7 @@ pub(super) fn assess(text: &str, normalised: &Normalised, source: Source) -> Ass
 fn read(folded: &Folded, lexicon: &Lexicon, indirect: bool) -> (Traits, f32) {
     let meanings = meanings(folded, lexicon);
     let present = meanings.iter().fold(Concepts::NONE, |all, one| all.or(*one));
-    let talks_about = present.meets(Concepts::ABOUT.or(Concepts::HOW_TO));
+    let talks_about = present.meets(Concepts::ABOUT.or(Concepts::HOW_TO).or(Concepts::MENTION));
     let mut traits = Traits::default();
     for sequence in SEQUENCES {
         if !sequence.steps.iter().all(|(concept, _)| present.meets(*concept)) {
@@ -260,8 +264,9 @@ fn read(folded: &Folded, lexicon: &Lexicon, indirect: bool) -> (Traits, f32) {
     capital_names(folded, &mut traits);
     let everyday: f32 = EVERYDAY
         .iter()
-        .filter(|(concept, _)| present.meets(*concept))
-        .map(|(_, weight)| weight)
+        .filter(|(concept, _, _)| present.meets(*concept))
+        .filter(|(_, _, against)| against.iter().any(|reason| traits.found.contains_key(reason)))
+        .map(|(_, weight, _)| weight)
         .sum();
     let share = (LONG_WORDS as f32 / folded.tokens.len().max(1) as f32).min(1.0);
     (traits, everyday.min(MOST_EVERYDAY) * share)

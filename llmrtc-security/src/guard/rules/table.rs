@@ -73,15 +73,16 @@ pub(super) const SEQUENCES: &[Sequence] = &[
     seq(Reason::PromptExtraction, 2.6, 0.3, &[(C::REVEAL, 0), (C::YOUR, 3), (C::NORMS, 3)]).without(C::TOPIC.or(C::EVERYDAY)),
     seq(Reason::PromptExtraction, 4.3, 0.3, &[(C::REVEAL, 0), (C::ABOVE, 5)]),
     seq(Reason::PromptExtraction, 4.4, 0.3, &[(C::REVEAL.or(C::ASK), 0), (TOLD, 6), (C::TOLD, 3)]).without(C::EVERYDAY),
-    seq(Reason::PromptExtraction, 2.6, 0.3, &[(C::ASK, 0), (C::TOLD, 3)]).without(C::EVERYDAY.or(C::MY)),
+    seq(Reason::PromptExtraction, 4.1, 0.3, &[(C::ASK, 0), (C::TOLD, 3)]).without(C::EVERYDAY.or(C::MY).or(C::TOPIC)),
+    seq(Reason::PromptExtraction, 4.2, 0.3, &[(C::REVEAL, 0), (C::PRIOR, 4), (C::INSTRUCTIONS, 2)]).without(C::TOPIC.or(C::EVERYDAY).or(C::MY)),
     seq(Reason::PromptExtraction, 1.6, 0.3, &[(C::SYSTEM_PROMPT, 0)]),
 
     // Passwords, and what other people said.
-    seq(Reason::SecretExtraction, 4.2, 0.3, &[(C::REVEAL, 0), (C::SECRET, 5)]).without(C::MY.or(C::EVERYDAY).or(C::CODE)),
-    seq(Reason::SecretExtraction, 4.1, 0.3, &[(C::ASK, 0), (C::SECRET, 4)]).without(C::MY.or(C::EVERYDAY).or(C::CODE).or(C::ABOUT)),
-    seq(Reason::SecretExtraction, 4.0, 0.3, &[(C::SECRET, 0), (C::TRANSFORM, 7)]).without(C::MY),
-    seq(Reason::SecretExtraction, 4.0, 0.3, &[(C::TRANSFORM, 0), (C::SECRET, 7)]).without(C::MY),
-    seq(Reason::SecretExtraction, 3.0, 0.3, &[(C::YOU, 0), (C::SECRET, 5)]).without(C::MY.or(C::EVERYDAY)),
+    seq(Reason::SecretExtraction, 4.2, -1.0, &[(C::REVEAL, 0), (C::SECRET, 5)]).without(C::MY.or(C::EVERYDAY).or(C::CODE)),
+    seq(Reason::SecretExtraction, 4.1, -1.0, &[(C::ASK, 0), (C::SECRET, 4)]).without(C::MY.or(C::EVERYDAY).or(C::CODE).or(C::ABOUT)),
+    seq(Reason::SecretExtraction, 4.0, -1.0, &[(C::SECRET, 0), (C::TRANSFORM, 7)]).without(C::MY),
+    seq(Reason::SecretExtraction, 4.0, -1.0, &[(C::TRANSFORM, 0), (C::SECRET, 7)]).without(C::MY),
+    seq(Reason::SecretExtraction, 3.0, -1.0, &[(C::YOU, 0), (C::SECRET, 5)]).without(C::MY.or(C::EVERYDAY)),
     seq(Reason::PromptExtraction, 3.6, 0.3, &[(C::TRANSFORM, 0), (C::SYSTEM_PROMPT, 7)]),
     seq(Reason::OthersData, 4.3, 0.3, &[(C::REVEAL.or(C::ASK), 0), (C::OTHERS, 7)]),
     seq(Reason::OthersData, 3.6, 0.3, &[(C::OTHERS, 0), (C::SENSITIVE, 4)]),
@@ -127,6 +128,7 @@ pub(super) const SEQUENCES: &[Sequence] = &[
     seq(Reason::IndirectCommand, 0.0, 3.9, &[(C::ACTION, 0), (C::MY.or(C::USER), 5)]).commands(),
     seq(Reason::IndirectCommand, 0.0, 3.0, &[(C::ACTION, 0), (C::ADDRESS, 12)]).commands(),
     seq(Reason::IndirectCommand, 0.0, 2.6, &[(C::ACTION, 0), (C::DATA.or(C::SENSITIVE), 6)]).commands(),
+    seq(Reason::IndirectCommand, 0.0, 3.8, &[(C::ACTION, 0), (C::DATA.or(C::SENSITIVE), 6), (C::URGENT, 8)]).commands(),
     seq(Reason::IndirectCommand, 0.0, 4.4, &[(C::ACTION, 0), (C::DATA.or(C::SENSITIVE).or(C::USER), 8), (C::ADDRESS, 10)]),
     seq(Reason::IndirectCommand, 1.5, 2.9, &[(C::SEND, 0), (C::DATA, 6), (C::ADDRESS, 8)]).without(C::EVERYDAY),
     seq(Reason::IndirectCommand, 0.0, 3.6, &[(C::SEND, 0), (C::SYSTEM_PROMPT.or(C::SECRET), 6)]),
@@ -151,7 +153,7 @@ pub(super) const TOGETHER: &[Together] = &[
     both(Reason::PersonaUnbound, 1.4, C::PERSONA, C::MODE),
     both(Reason::PersonaUnbound, 1.3, C::PERSONA, C::HARM),
     both(Reason::PersonaUnbound, 1.4, C::FICTION, C::UNBOUND),
-    both(Reason::FictionHarm, 1.8, C::FICTION, C::HARM),
+    both(Reason::FictionHarm, 2.4, C::FICTION, C::HARM),
     both(Reason::FictionHarm, 1.2, C::UNBOUND, C::HARM),
     both(Reason::PersonaComplies, 1.3, C::PERSONA, C::COMPLY),
     both(Reason::PersonaComplies, 1.2, C::COMPLY, C::UNBOUND),
@@ -194,19 +196,20 @@ pub(super) const SOFT: &[Reason] = &[
     Reason::SpokenRole,
 ];
 
-/// What everyday talk looks like, and how much it takes away.
-pub(super) const EVERYDAY: &[(C, f32)] = &[
+/// What everyday talk looks like, how much it takes away, and from what.
+pub(super) const EVERYDAY: &[(C, f32, &[Reason])] = &[
     // "How do I ignore …": whoever asks how does not command.
-    (C::HOW_TO, 1.7),
-    (C::CODE, 1.6),
-    (C::EVERYDAY, 1.5),
-    (C::ABOUT, 1.5),
+    (C::HOW_TO, 1.7, SOFT),
+    (C::CODE, 1.6, SOFT),
+    (C::EVERYDAY, 1.5, SOFT),
+    (C::ABOUT, 1.5, SOFT),
+    (C::THIRD, 1.5, SOFT),
     // "Ignore my previous instructions": people may take back their own.
-    (C::MY, 0.9),
+    (C::MY, 0.9, &[Reason::Override]),
 ];
 
 /// The most that everyday talk takes away, so that a mention of the weather does not let an attack through.
-pub(super) const MOST_EVERYDAY: f32 = 3.2;
+pub(super) const MOST_EVERYDAY: f32 = 3.6;
 /// Texts longer than this many words mention everything sooner or later; beyond, everyday talk counts for less.
 pub(super) const LONG_WORDS: usize = 50;
 /// What remains of a trait whose words are all inside quotation marks, when the text around talks about words.
