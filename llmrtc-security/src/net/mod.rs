@@ -1,3 +1,5 @@
 //! Addresses, headers and transport of a server on the open internet.
 
 pub mod cors;
+#[cfg(feature = "tls")]
+pub mod tls;
