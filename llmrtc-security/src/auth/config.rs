@@ -50,7 +50,7 @@ pub struct AuthConfig {
 impl Default for AuthConfig {
     fn default() -> Self {
         Self {
-            mode: AuthMode::Required,
+            mode: AuthMode::Auto,
             #[cfg(feature = "jwt")]
             issuers: Vec::new(),
             api_keys: Vec::new(),
@@ -66,8 +66,10 @@ impl Default for AuthConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
-    /// Everybody, always.
+    /// As soon as an issuer or an API key is configured. Without either nobody could, so it is the same as `open`.
     #[default]
+    Auto,
+    /// Everybody, always.
     Required,
     /// Nobody. Only for callers on the same machine.
     Open,
@@ -295,7 +297,16 @@ impl AuthConfig {
         day
     }
 
-    /// Builds the authenticator for [`AuthMode::Required`].
+    /// Whether anybody could show who they are: there is an issuer or an API key.
+    pub fn admits_somebody(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        let issuers = !self.issuers.is_empty();
+        #[cfg(not(feature = "jwt"))]
+        let issuers = false;
+        issuers || !self.api_keys.is_empty()
+    }
+
+    /// Builds the authenticator of a server whose callers have to show who they are.
     ///
     /// # Errors
     /// Everything that is wrong, not only the first.
@@ -319,11 +330,7 @@ impl AuthConfig {
                 .bind_address(self.tickets.bind_address);
             chain = chain.tickets(tickets, Some(parts.sessions));
         }
-        #[cfg(feature = "jwt")]
-        let nobody = self.api_keys.is_empty() && self.issuers.is_empty();
-        #[cfg(not(feature = "jwt"))]
-        let nobody = self.api_keys.is_empty();
-        if nobody {
+        if !self.admits_somebody() {
             mistakes.add(
                 "mode",
                 "nobody could authenticate: configure an issuer or an API key",
