@@ -1,1 +1,3 @@
 //! Addresses, headers and transport of a server on the open internet.
+
+pub mod address;
