@@ -23,4 +23,8 @@ pub mod lease;
 pub mod policy;
 pub mod rate;
 #[cfg(feature = "redis")]
+mod redis_budget;
+#[cfg(feature = "redis")]
+mod redis_lease;
+#[cfg(feature = "redis")]
 pub mod redis_rate;

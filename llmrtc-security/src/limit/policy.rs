@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderMap;
 use llmrtc_core::id::SessionId;
 use tokio_util::sync::CancellationToken;
@@ -555,9 +557,6 @@ impl Bucket<'_> {
 
 #[cfg(feature = "redis")]
 mod shared_names {
-    use aws_lc_rs::digest;
-    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-
     use super::*;
 
     impl Bucket<'_> {
@@ -589,34 +588,37 @@ mod shared_names {
                 Self::Address(IpAddr::V6(address)) => pseudonym(&[b"address", &address.octets()]),
                 Self::Network(bits) => pseudonym(&[b"network", &bits.to_be_bytes()[2..]]),
                 Self::Session(session) => pseudonym(&[b"session", session.to_string().as_bytes()]),
-                Self::User(principal) => {
-                    let kind: &[u8] = match principal.kind {
-                        PrincipalKind::Service => b"service",
-                        _ => b"user",
-                    };
-                    let tenant = principal.tenant.as_deref();
-                    pseudonym(&[
-                        kind,
-                        if tenant.is_some() { b"in" } else { b"" },
-                        tenant.unwrap_or_default().as_bytes(),
-                        principal.subject.as_bytes(),
-                    ])
-                }
+                Self::User(principal) => user_pseudonym(principal),
                 Self::Tenant(tenant) => pseudonym(&[b"tenant", tenant.as_bytes()]),
             }
         }
     }
+}
 
-    /// 128 bits of SHA-256: the same on all nodes, and no name can be read from a key. Lengths come before contents, so
-    /// that no two lists are alike.
-    pub(crate) fn pseudonym(parts: &[&[u8]]) -> String {
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in parts {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16])
+/// 128 bits of SHA-256: the same on all nodes, and no name can be read from a key. Lengths come before contents, so
+/// that no two lists are alike.
+pub(super) fn pseudonym(parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
     }
+    URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16])
+}
+
+/// Names a user with an identity.
+pub(super) fn user_pseudonym(principal: &Principal) -> String {
+    let kind: &[u8] = match principal.kind {
+        PrincipalKind::Service => b"service",
+        PrincipalKind::User | PrincipalKind::Anonymous => b"user",
+    };
+    let tenant = principal.tenant.as_deref();
+    pseudonym(&[
+        kind,
+        if tenant.is_some() { b"in" } else { b"" },
+        tenant.unwrap_or_default().as_bytes(),
+        principal.subject.as_bytes(),
+    ])
 }
 
 /// The bucket to tell about: of those that refuse, the one that makes wait longest; else the fullest.

@@ -255,3 +255,78 @@ async fn d5_a_server_that_is_idle_forgets_everybody() {
     running.await.unwrap();
     drop(token);
 }
+
+mod d3_shared {
+    use super::*;
+    use crate::{redis::Redis, testing::RedisServer};
+
+    fn node(server: &RedisServer, config: serde_json::Value) -> Limits {
+        limits(config, Instant::now()).shared(Redis::open(&server.url(), "t").unwrap())
+    }
+
+    #[tokio::test]
+    async fn nodes_count_together_and_what_one_side_refuses_the_other_gets_back() {
+        let server = RedisServer::start().await;
+        let config = || json!({
+            "address": { "http": "1/h burst 9" },
+            "classes": { "default": { "user": { "http": "1/h burst 3" }, "tenant": { "http": "1/h burst 5" } } },
+        });
+        let nodes = [node(&server, config()), node(&server, config())];
+        let now = Instant::now();
+        let (ada, bob) = (Principal::user("ada", Some("acme".into())), Principal::user("bob", Some("acme".into())));
+        for (node, who, tier) in [
+            (0, &ada, None),
+            (1, &ada, None),
+            (0, &ada, None),
+            (1, &ada, None),
+            (0, &ada, Some(Tier::User)),
+            (1, &bob, None),
+            (0, &bob, None),
+            (0, &bob, Some(Tier::Tenant)),
+            (1, &bob, Some(Tier::Tenant)),
+        ] {
+            let subject = address("2001:db8::1").principal(who);
+            let refused = match nodes[node].check(Scope::Http, &subject, 1, now).await {
+                Ok(_) => None,
+                Err(Refusal::Limited(standing)) => Some(standing.tier),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(refused, tier);
+        }
+        // The address was charged for six requests only.
+        for left in [3, 2, 1, 0] {
+            let standing = nodes[0].check(Scope::Http, &address("2001:db8::2"), 1, now).await.unwrap().unwrap();
+            assert_eq!((standing.tier, standing.decision.remaining), (Tier::Address, left));
+        }
+        assert!(nodes[1].check(Scope::Http, &address("2001:db8::3"), 1, now).await.is_err());
+        assert_eq!(nodes[0].buckets(), 0, "nothing is counted twice");
+        // Failed attempts count together, too.
+        let attacker = "192.0.2.9".parse().unwrap();
+        let mut blocked = Vec::new();
+        for attempt in 0..5 {
+            blocked.extend(nodes[attempt % 2].auth_failed(attacker, now).await);
+        }
+        assert_eq!(blocked, [Duration::from_secs(300)]);
+    }
+
+    #[tokio::test]
+    async fn t27_without_redis_each_node_goes_on_with_its_part_or_nobody_is_admitted() {
+        let mut server = RedisServer::start().await;
+        let local = node(&server, json!({ "nodes": 3 }));
+        let closed = node(&server, json!({ "nodes": 3, "when_shared_fails": "fail_closed" }));
+        let ada = Principal::user("ada", None);
+        let subject = address("192.0.2.1").principal(&ada);
+        let now = Instant::now();
+        assert!(closed.check(Scope::Turn, &subject, 1, now).await.is_ok());
+        server.kill().await;
+        let mut admitted = 0;
+        while local.check(Scope::Turn, &subject, 1, now).await.is_ok() {
+            admitted += 1;
+        }
+        assert_eq!(admitted, 20, "a third of sixty");
+        let refused = closed.check(Scope::Turn, &subject, 1, now).await.unwrap_err();
+        assert_eq!(Rejection::from(refused).status(), 503);
+        // Messages belong to a connection of this node, whatever Redis does.
+        assert!(closed.message("ping", &subject, now).is_ok());
+    }
+}
