@@ -3,3 +3,4 @@
 pub mod cors;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod address;
