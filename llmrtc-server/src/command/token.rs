@@ -13,7 +13,7 @@ use llmrtc_security::auth::{
     Grants, api_key,
     grants::Allowed,
     jwt::{
-        HmacAlgorithm, IssuerPolicy, MAX_TOKEN_BYTES, MintRequest, Minter, PublicAlgorithm,
+        HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm,
         PublicKey, SharedSecrets, Unverified, Verifier,
     },
 };

@@ -1,9 +1,9 @@
 //! From issuer sections to verifiers.
 
 use super::*;
+use crate::auth::jwt::MAX_LEEWAY;
 #[cfg(feature = "jwks")]
 use crate::auth::jwt::jwks::{Jwks, JwksSource};
-use crate::auth::jwt::{KeyError, MAX_LEEWAY};
 
 /// Longest lifetime that may be configured. What lives longer is no session but a password.
 const MAX_LIFETIME: Duration = Duration::from_secs(31 * 24 * 60 * 60);
@@ -65,7 +65,7 @@ impl IssuerConfig {
         #[cfg(feature = "jwks")]
         let jwks = self.jwks.as_deref();
         #[cfg(not(feature = "jwks"))]
-        let jwks = None::<&str>;
+        let (jwks, _) = (None::<&str>, parts);
         match (&self.secret, &*self.public_keys, jwks, algorithms) {
             (Some(secret), [], None, Algorithms::Hmac(algorithms)) => {
                 match SharedSecrets::new(&algorithms, secret, self.previous_secret.as_ref()) {
@@ -98,7 +98,7 @@ impl IssuerConfig {
                     .and_then(|jwks| {
                         issuers.jwks.push(jwks.clone());
                         Verifier::published(policy, &algorithms, jwks)
-                            .map_err(|error: KeyError| error.to_string())
+                            .map_err(|error| error.to_string())
                     });
                 match built {
                     Ok(verifier) => issuers.verifiers.push(verifier),
