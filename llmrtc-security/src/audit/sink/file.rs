@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ use crate::audit::{
 
 const PRIVATE: u32 = 0o600;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes lines to a file.
 #[derive(Debug)]
@@ -164,13 +167,7 @@ impl LogFile {
         let meta = file.metadata()?;
         let regular = meta.is_file();
         if regular {
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(io::Error::other("another process writes this audit file"));
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
+            lock(&file)?;
             if meta.permissions().mode() & 0o077 != 0 {
                 file.set_permissions(fs::Permissions::from_mode(PRIVATE))?;
             }
@@ -285,6 +282,22 @@ impl LogFile {
         }
         self.path.with_file_name(name)
     }
+}
+
+/// One process writes a file. Waits a little for one that is leaving, or that was forked and holds our descriptors
+/// until it becomes another program.
+fn lock(file: &File) -> io::Result<()> {
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other("another process writes this audit file"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The number of a file's first record.

@@ -14,8 +14,7 @@ use super::DEFAULT_HANDSHAKE_TIMEOUT;
 #[validate(schema(function = "tls_is_consistent"))]
 pub struct TlsConfig {
     /// Certificates with their keys. The first is for clients that ask for no name, or for one that none covers.
-    /// Empty: no TLS.
-    #[validate(length(max = 64), nested)]
+    /// Empty: no TLS; at most 64.
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients show certificates.
     pub client_auth: ClientAuth,
@@ -29,7 +28,7 @@ pub struct TlsConfig {
 }
 
 /// A certificate and its key, both in PEM. The names are read from the certificate.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Validate)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// The chain, leaf first.
@@ -88,6 +87,9 @@ fn tls_is_consistent(tls: &TlsConfig) -> Result<(), ValidationError> {
     let problem = |message: &'static str| {
         Err(ValidationError::new("inconsistent").with_message(message.into()))
     };
+    if tls.certificates.len() > 64 {
+        return problem("there may be at most 64 certificates");
+    }
     let asked = tls.client_auth != ClientAuth::Off;
     if asked != tls.client_ca_file.is_some() {
         return problem("client_auth and client_ca_file belong together");

@@ -83,7 +83,7 @@ fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, der) = der.split_first()?;
     let (&length, der) = der.split_first()?;
     let (length, der) = match length {
-        short @ 0..0x80 => (usize::from(short), der),
+        short @ 0..=0x7f => (usize::from(short), der),
         0x81 => der.split_first().map(|(&length, der)| (usize::from(length), der))?,
         0x82 => der
             .split_first_chunk()

@@ -11,7 +11,7 @@ use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -49,7 +49,8 @@ pub(super) fn load(config: &TlsConfig) -> Result<Loaded, TlsLoadError> {
         .with_cert_resolver(Arc::new(names));
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.ignore_client_order = true;
-    // Already off by default, and meant: see the table of the module.
+    // No resumption of any kind: see the table of the module.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     server.max_early_data_size = 0;
     Ok(Loaded {
