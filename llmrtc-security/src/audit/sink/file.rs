@@ -115,14 +115,18 @@ impl Sink for FileSink {
     }
 
     fn begins(&self) -> bool {
-        self.open_file().is_some_and(|open| open.regular && open.len == 0)
+        self.open_file()
+            .is_some_and(|open| open.regular && open.len == 0)
     }
 
     fn rotation_due(&self, now_ms: i64) -> bool {
         let Some(log) = &self.log else { return false };
         log.open.as_ref().is_some_and(|open| {
             let another_day = log.daily && open.day.is_some_and(|day| day < now_ms / DAY_MS);
-            open.regular && open.len > 0 && !log.stays && (another_day || open.len >= log.rotate_bytes)
+            open.regular
+                && open.len > 0
+                && !log.stays
+                && (another_day || open.len >= log.rotate_bytes)
         })
     }
 
@@ -188,10 +192,13 @@ impl LogFile {
             open.file.set_len(open.len)?;
             open.dirty = false;
         }
-        let written = open
-            .file
-            .write_all(&batch.bytes)
-            .and_then(|()| if batch.durable && open.regular { open.file.sync_data() } else { Ok(()) });
+        let written = open.file.write_all(&batch.bytes).and_then(|()| {
+            if batch.durable && open.regular {
+                open.file.sync_data()
+            } else {
+                Ok(())
+            }
+        });
         if let Err(error) = written {
             // Part of it may be there. If it cannot be cut off now, then before the next attempt.
             open.dirty = open.regular && open.file.set_len(open.len).is_err();
@@ -290,7 +297,9 @@ fn lock(file: &File) -> io::Result<()> {
     for attempt in 1.. {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
+                std::thread::sleep(LOCK_PAUSE)
+            }
             Err(TryLockError::WouldBlock) => {
                 return Err(io::Error::other("another process writes this audit file"));
             }

@@ -118,7 +118,11 @@ pub struct PlaintextError {
 ///
 /// # Errors
 /// When strangers could listen in.
-pub fn check_plaintext(address: IpAddr, tls: bool, behind_proxy: bool) -> Result<(), PlaintextError> {
+pub fn check_plaintext(
+    address: IpAddr,
+    tls: bool,
+    behind_proxy: bool,
+) -> Result<(), PlaintextError> {
     if tls || behind_proxy || address.to_canonical().is_loopback() {
         Ok(())
     } else {
@@ -132,12 +136,21 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_nonsense_is_not() {
-        let valid = |json: &str| serde_json::from_str::<TlsConfig>(json).unwrap().validate().is_ok();
+        let valid = |json: &str| {
+            serde_json::from_str::<TlsConfig>(json)
+                .unwrap()
+                .validate()
+                .is_ok()
+        };
         let pair = r#""certificates": [{"cert_file": "a", "key_file": "b"}]"#;
         assert!(TlsConfig::default().validate().is_ok());
         assert!(!TlsConfig::default().is_enabled());
-        assert!(valid(&format!(r#"{{{pair}, "min_version": "1.3", "handshake_timeout": "1s"}}"#)));
-        assert!(valid(&format!(r#"{{{pair}, "client_auth": "required", "client_ca_file": "c"}}"#)));
+        assert!(valid(&format!(
+            r#"{{{pair}, "min_version": "1.3", "handshake_timeout": "1s"}}"#
+        )));
+        assert!(valid(&format!(
+            r#"{{{pair}, "client_auth": "required", "client_ca_file": "c"}}"#
+        )));
         for bad in [
             format!(r#"{{{pair}, "client_auth": "required"}}"#),
             format!(r#"{{{pair}, "client_ca_file": "c"}}"#),
@@ -146,7 +159,10 @@ mod tests {
         ] {
             assert!(!valid(&bad), "{bad}");
         }
-        for wrong in [r#"{"min_version": "1.1"}"#, r#"{"certificates": [{"cert_file": "a"}]}"#] {
+        for wrong in [
+            r#"{"min_version": "1.1"}"#,
+            r#"{"certificates": [{"cert_file": "a"}]}"#,
+        ] {
             assert!(serde_json::from_str::<TlsConfig>(wrong).is_err(), "{wrong}");
         }
     }
@@ -164,7 +180,11 @@ mod tests {
             ("192.0.2.1", false, true, true),
         ] {
             let address: IpAddr = address.parse().unwrap();
-            assert_eq!(check_plaintext(address, tls, proxy).is_ok(), allowed, "{address}");
+            assert_eq!(
+                check_plaintext(address, tls, proxy).is_ok(),
+                allowed,
+                "{address}"
+            );
         }
     }
 }

@@ -1,17 +1,15 @@
 //! From files to what rustls works with.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -89,7 +87,11 @@ fn certificates(path: &Path, read: Read<'_>) -> Result<Vec<CertificateDer<'stati
         })
 }
 
-fn pair(files: &CertificateFiles, read: Read<'_>, provider: &CryptoProvider) -> Result<CertifiedKey, TlsLoadError> {
+fn pair(
+    files: &CertificateFiles,
+    read: Read<'_>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsLoadError> {
     let chain = certificates(&files.cert_file, read)?;
     let pem = read(&files.key_file)?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsLoadError::Content {
@@ -122,7 +124,8 @@ fn client_verifier(
             .add(certificate)
             .map_err(|error| unusable(error.into()))?;
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if config.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
