@@ -28,7 +28,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..AuditConfig::default()
     };
     let tasks = Tasks::root("audit");
-    let audit = Audit::start(&config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await?;
+    let audit = Audit::start(
+        &config,
+        AuditOptions::default(),
+        Arc::new(SystemClock),
+        &tasks,
+    )
+    .await?;
     let ada = Principal::user("ada@example.org", Some("acme".into()));
     let event = |n: u64| {
         AuditEvent::new(Action::RateLimited {
@@ -55,7 +61,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{events} events in {took:.2?}: {:.0} per second, {} bytes each; lost: {:?}",
         events as f64 / took.as_secs_f64(),
         bytes / events.max(1),
-        audit.stats().dropped.iter().map(|(_, count)| count).sum::<u64>(),
+        audit
+            .stats()
+            .dropped
+            .iter()
+            .map(|(_, count)| count)
+            .sum::<u64>(),
     );
 
     let mut waits: Vec<Duration> = Vec::new();
@@ -67,7 +78,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         waits.push(begun.elapsed());
     }
     waits.sort();
-    println!("durable, with fsync: p50 {:.2?}, p95 {:.2?}", waits[100], waits[190]);
+    println!(
+        "durable, with fsync: p50 {:.2?}, p95 {:.2?}",
+        waits[100], waits[190]
+    );
     tasks.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

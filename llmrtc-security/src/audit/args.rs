@@ -107,7 +107,15 @@ fn es_number(x: f64) -> String {
     if x == 0.0 {
         return "0".into();
     }
-    let scientific = format!("{:e}", x.abs());
+    let shortest = format!("{:e}", x.abs());
+    // Of two equally short and equally close numbers ECMAScript takes the even one, the standard library the larger.
+    // Formatting to a number of digits rounds to even.
+    let places = shortest.find('e').unwrap_or(0).saturating_sub(2);
+    let even = format!("{:.places$e}", x.abs());
+    let scientific = match even.parse::<f64>() {
+        Ok(parsed) if x.abs() == parsed => even,
+        _ => shortest,
+    };
     let (mantissa, exponent) = scientific
         .split_once('e')
         .expect("`{:e}` prints an exponent");
@@ -193,10 +201,12 @@ mod tests {
         let sorting = r#"{"\u20ac": "Euro Sign", "\r": "Carriage Return", "\ufb33": "Hebrew Letter Dalet With Dagesh",
             "1": "One", "\ud83d\ude00": "Emoji: Grinning Face", "\u0080": "Control", "\u00f6": "Latin Small Letter O"}"#;
         let sorted = canonical(sorting);
-        let places: Vec<usize> = ["Carriage", "One", "Control", "Latin", "Euro", "Emoji", "Hebrew"]
-            .iter()
-            .map(|word| sorted.find(word).unwrap())
-            .collect();
+        let places: Vec<usize> = [
+            "Carriage", "One", "Control", "Latin", "Euro", "Emoji", "Hebrew",
+        ]
+        .iter()
+        .map(|word| sorted.find(word).unwrap())
+        .collect();
         assert!(places.is_sorted(), "{sorted}");
     }
 
@@ -243,7 +253,12 @@ mod tests {
             digest::digest(&digest::SHA256, &canonical_json(&guess)).as_ref() == plain.as_ref()
         }));
         assert!(!candidates().any(|value| guess.args_hash(&value).mac == hash.mac));
-        assert_eq!(candidates().filter(|value| real.args_match(&hash, value) == Some(true)).count(), 1);
+        assert_eq!(
+            candidates()
+                .filter(|value| real.args_match(&hash, value) == Some(true))
+                .count(),
+            1
+        );
         assert_eq!(guess.args_match(&ArgsHash { epoch: 9, ..hash }, &pin), None);
     }
 

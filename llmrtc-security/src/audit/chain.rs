@@ -183,7 +183,11 @@ impl<'a> Line<'a> {
         }
         let (mac_over, mac) = strip(raw.strip_suffix(END)?, "mac", HASH_CHARS)?;
         let signed = strip(mac_over, "sig", SIGNATURE_CHARS);
-        let (_, prev) = strip(signed.as_ref().map_or(mac_over, |(over, _)| over), "prev", HASH_CHARS)?;
+        let (_, prev) = strip(
+            signed.as_ref().map_or(mac_over, |(over, _)| over),
+            "prev",
+            HASH_CHARS,
+        )?;
         let document: Document = serde_json::from_slice(raw).ok()?;
         let signature = match signed {
             Some((over, bytes)) => Some((bytes.try_into().ok()?, over)),

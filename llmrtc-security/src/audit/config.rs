@@ -182,8 +182,12 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_nonsense_is_not() {
         assert!(AuditConfig::default().validate().is_ok());
-        assert!(valid(r#"{"sinks": [], "head_interval": "1s", "policy": {"auth": "drop"}}"#));
-        assert!(valid(r#"{"sinks": ["stdout", "postgres"], "database_url": "postgres://x"}"#));
+        assert!(valid(
+            r#"{"sinks": [], "head_interval": "1s", "policy": {"auth": "drop"}}"#
+        ));
+        assert!(valid(
+            r#"{"sinks": ["stdout", "postgres"], "database_url": "postgres://x"}"#
+        ));
         for bad in [
             r#"{"sinks": ["file", "file"]}"#,
             r#"{"sinks": ["postgres"]}"#,
@@ -196,15 +200,25 @@ mod tests {
         ] {
             assert!(!valid(bad), "{bad}");
         }
-        for wrong in [r#"{"sinks": ["kafka"]}"#, r#"{"pth": "x"}"#, r#"{"policy": {"auth": "ignore"}}"#] {
-            assert!(serde_json::from_str::<AuditConfig>(wrong).is_err(), "{wrong}");
+        for wrong in [
+            r#"{"sinks": ["kafka"]}"#,
+            r#"{"pth": "x"}"#,
+            r#"{"policy": {"auth": "ignore"}}"#,
+        ] {
+            assert!(
+                serde_json::from_str::<AuditConfig>(wrong).is_err(),
+                "{wrong}"
+            );
         }
     }
 
     #[test]
     fn g5_auth_and_tool_events_block_by_default() {
         let policy = PolicyConfig::default();
-        let blocking: Vec<_> = Class::ALL.into_iter().filter(|class| policy.of(*class) == Policy::Block).collect();
+        let blocking: Vec<_> = Class::ALL
+            .into_iter()
+            .filter(|class| policy.of(*class) == Policy::Block)
+            .collect();
         assert_eq!(blocking, [Class::Auth, Class::Tool, Class::Admin]);
     }
 }

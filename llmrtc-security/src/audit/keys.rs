@@ -35,7 +35,9 @@ const MAX_EPOCHS: usize = 512;
 #[non_exhaustive]
 pub enum KeyError {
     /// The text is no key file.
-    #[error("line {line} of the audit keys is not `EPOCH SECRET` with 32 bytes in base64url, epochs ascending from 1")]
+    #[error(
+        "line {line} of the audit keys is not `EPOCH SECRET` with 32 bytes in base64url, epochs ascending from 1"
+    )]
     Format {
         /// Counted from 1.
         line: usize,
@@ -91,7 +93,8 @@ impl AuditKeys {
                 continue;
             }
             let wrong = KeyError::Format { line: index + 1 };
-            let Some((epoch, secret)) = parse_line(line).filter(|(epoch, _)| *epoch > current) else {
+            let Some((epoch, secret)) = parse_line(line).filter(|(epoch, _)| *epoch > current)
+            else {
                 return Err(wrong);
             };
             if epochs.len() >= MAX_EPOCHS {
@@ -265,7 +268,10 @@ impl PublicKey {
     /// A short name for it, as the log quotes it: eight bytes of its SHA-256 in hexadecimal.
     pub fn id(&self) -> String {
         let hash = digest::digest(&digest::SHA256, &self.0);
-        hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hash.as_ref()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 
     pub(super) fn verify(&self, bytes: &[u8], signature: &[u8]) -> bool {
@@ -333,7 +339,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.key");
         let first = AuditKeys::load_or_create(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         let hash = first.args_hash(&json!({"a": 1}));
         assert_eq!(AuditKeys::rotate(&path).unwrap(), 2);
         let second = AuditKeys::load_or_create(&path).unwrap();
@@ -342,7 +351,10 @@ mod tests {
         assert_ne!(second.args_hash(&json!({"a": 1})).mac, hash.mac);
         let public: Vec<_> = second.public_keys().collect();
         assert_eq!(public[0], first.public_keys().next().unwrap());
-        assert_eq!(public[1].1.to_string().parse::<PublicKey>().unwrap(), public[1].1);
+        assert_eq!(
+            public[1].1.to_string().parse::<PublicKey>().unwrap(),
+            public[1].1
+        );
     }
 
     #[test]
@@ -360,7 +372,10 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert!(matches!(AuditKeys::parse(&Secret::new("\n# x\n")), Err(KeyError::Empty)));
+        assert!(matches!(
+            AuditKeys::parse(&Secret::new("\n# x\n")),
+            Err(KeyError::Empty)
+        ));
         assert!("c2hvcnQ".parse::<PublicKey>().is_err());
         let text = format!("{:?}", AuditKeys::parse(&good).unwrap());
         assert_eq!(text, "AuditKeys { epoch: 1, .. }");

@@ -208,7 +208,10 @@ impl Audit {
         }
         let resumed = resumed.unwrap_or(Resume::FRESH);
         if let Some(head) = resumed.behind {
-            tracing::error!(head, "the audit log ends before its last signed head: somebody cut it");
+            tracing::error!(
+                head,
+                "the audit log ends before its last signed head: somebody cut it"
+            );
         }
         if let Some((bytes, _)) = resumed.torn {
             tracing::warn!(bytes, "the audit log ended in a torn record; sealing it");
@@ -298,7 +301,9 @@ impl Audit {
         }
         let (record, at) = inner.render(event);
         let written = async {
-            let space = Arc::clone(&inner.space).acquire_many_owned(size(&record)).await;
+            let space = Arc::clone(&inner.space)
+                .acquire_many_owned(size(&record))
+                .await;
             let (done, written) = oneshot::channel();
             let item = Item {
                 class,
@@ -349,7 +354,10 @@ impl Audit {
         self.ask(|done| Message::Rekey(keys, done)).await
     }
 
-    async fn ask(&self, message: impl FnOnce(oneshot::Sender<()>) -> Message) -> Result<(), AuditUnavailable> {
+    async fn ask(
+        &self,
+        message: impl FnOnce(oneshot::Sender<()>) -> Message,
+    ) -> Result<(), AuditUnavailable> {
         let Some(inner) = &self.inner else {
             return Ok(());
         };
@@ -406,7 +414,10 @@ fn sink(kind: SinkKind, config: &AuditConfig) -> Result<Box<dyn Sink>, AuditErro
         SinkKind::Stdout => Ok(Box::new(StdoutSink)),
         #[cfg(feature = "postgres")]
         SinkKind::Postgres => {
-            let url = config.database_url.clone().ok_or(AuditError::Unsupported(kind))?;
+            let url = config
+                .database_url
+                .clone()
+                .ok_or(AuditError::Unsupported(kind))?;
             Ok(Box::new(sink::PostgresSink::new(url, config.node.clone())))
         }
         #[cfg(not(feature = "postgres"))]

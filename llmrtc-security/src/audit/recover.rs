@@ -61,7 +61,10 @@ pub(super) fn resume(
     let mut found = None;
     while end > 0 {
         let stop = end - usize::from(tail[end - 1] == b'\n');
-        let start = tail[..stop].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let start = tail[..stop]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         if start == 0 && !whole {
             break;
         }

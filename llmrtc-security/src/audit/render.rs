@@ -119,8 +119,15 @@ pub(super) fn news(news: &LogNews<'_>, origin: Origin<'_>, now: SystemTime) -> R
         }
         LogNews::Lost { dropped, refused } => {
             for (key, counts) in [("dropped", dropped), ("refused", refused)] {
-                let named = Class::ALL.iter().zip(counts).filter(|(_, count)| **count > 0);
-                line.counts(key, "more", named.map(|(class, count)| (class.name(), *count)));
+                let named = Class::ALL
+                    .iter()
+                    .zip(counts)
+                    .filter(|(_, count)| **count > 0);
+                line.counts(
+                    key,
+                    "more",
+                    named.map(|(class, count)| (class.name(), *count)),
+                );
             }
         }
     }
@@ -155,7 +162,10 @@ fn classify(line: &mut JsonLine, description: &Description, now: SystemTime) {
     // Before 1970 the clock is not set; then all times are equally wrong.
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     line.number("time", millis(since));
-    line.text("time_dt", &humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string());
+    line.text(
+        "time_dt",
+        &humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string(),
+    );
     line.number("category_uid", description.class / 1000);
     line.number("class_uid", description.class);
     line.number("activity_id", description.activity);
@@ -186,11 +196,16 @@ fn outcome(line: &mut JsonLine, event: &AuditEvent, description: &Description) {
         line.text("status_detail", detail);
     }
     if description.activity == 99 {
-        line.text("activity_name", match &event.action {
-            Action::SessionResumed | Action::ResumeRefused { .. } | Action::ResumeReplayed => "Resume",
-            Action::AdminActed { operation, .. } => operation,
-            _ => "Execute",
-        });
+        line.text(
+            "activity_name",
+            match &event.action {
+                Action::SessionResumed | Action::ResumeRefused { .. } | Action::ResumeReplayed => {
+                    "Resume"
+                }
+                Action::AdminActed { operation, .. } => operation,
+                _ => "Execute",
+            },
+        );
     }
 }
 
@@ -283,9 +298,13 @@ fn details(line: &mut JsonLine, action: &Action) {
         Action::Connected {
             origin: Some(origin),
         } => line.text("origin", origin),
-        Action::AuthSucceeded { method } | Action::AuthFailed { method, .. } => line.text("method", method),
+        Action::AuthSucceeded { method } | Action::AuthFailed { method, .. } => {
+            line.text("method", method)
+        }
         Action::TicketMinted { valid_for } => line.number("valid_for_ms", millis(*valid_for)),
-        Action::RateLimited { retry_after, .. } => line.number("retry_after_ms", millis(*retry_after)),
+        Action::RateLimited { retry_after, .. } => {
+            line.number("retry_after_ms", millis(*retry_after))
+        }
         Action::ToolCalled {
             call,
             args,
@@ -321,7 +340,11 @@ fn details(line: &mut JsonLine, action: &Action) {
             line.text("decision", if *accepted { "accepted" } else { "refused" });
         }
         Action::ConfigChanged { settings } => {
-            line.list("settings", "more_settings", settings.iter().map(|path| &**path));
+            line.list(
+                "settings",
+                "more_settings",
+                settings.iter().map(|path| &**path),
+            );
         }
         Action::RetentionSwept { sessions } => line.number("sessions", *sessions),
         Action::DataExported { target, records } | Action::DataErased { target, records } => {
@@ -338,7 +361,13 @@ fn details(line: &mut JsonLine, action: &Action) {
 }
 
 /// Returns where the sequence number goes.
-fn metadata(line: &mut JsonLine, code: &str, node: &str, tenant: Option<&str>, trace: Option<&str>) -> usize {
+fn metadata(
+    line: &mut JsonLine,
+    code: &str,
+    node: &str,
+    tenant: Option<&str>,
+    trace: Option<&str>,
+) -> usize {
     line.open("metadata");
     line.text("version", OCSF);
     line.open("product");

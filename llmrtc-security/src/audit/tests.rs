@@ -66,7 +66,13 @@ impl Bench {
 
     async fn start(&self) -> (Audit, Tasks) {
         let tasks = Tasks::root("test");
-        let audit = Audit::start(&self.config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await;
+        let audit = Audit::start(
+            &self.config,
+            AuditOptions::default(),
+            Arc::new(SystemClock),
+            &tasks,
+        )
+        .await;
         (audit.unwrap(), tasks)
     }
 
@@ -88,15 +94,26 @@ impl Bench {
         let mut files: Vec<PathBuf> = fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "jsonl"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "jsonl")
+            })
             .collect();
         files.sort_by_key(|path| (path == self.path(), path.clone()));
         files
     }
 
     fn verify(&self) -> Report {
-        let files: Vec<Vec<u8>> = self.files().iter().map(|path| fs::read(path).unwrap()).collect();
-        verify(Trust::Keys(self.keys()), &files, fs::read(self.head()).ok().as_deref())
+        let files: Vec<Vec<u8>> = self
+            .files()
+            .iter()
+            .map(|path| fs::read(path).unwrap())
+            .collect();
+        verify(
+            Trust::Keys(self.keys()),
+            &files,
+            fs::read(self.head()).ok().as_deref(),
+        )
     }
 }
 

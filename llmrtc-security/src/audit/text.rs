@@ -237,7 +237,11 @@ mod tests {
         let names: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
         let mut line = JsonLine::new();
         line.list("rules", "more_rules", names.iter().map(String::as_str));
-        line.counts("counts", "rest", names.iter().map(|name| (name.as_str(), 2)));
+        line.counts(
+            "counts",
+            "rest",
+            names.iter().map(|name| (name.as_str(), 2)),
+        );
         line.score("score", 0.5);
         line.score("none", f32::NAN);
         line.close();

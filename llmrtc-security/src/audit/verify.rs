@@ -118,7 +118,9 @@ pub enum FindingKind {
         epoch: u32,
     },
     /// A published head is newer than the log.
-    #[error("the log ends at record {last}, but head {head} was published: its end was cut off, or the file is an older one")]
+    #[error(
+        "the log ends at record {last}, but head {head} was published: its end was cut off, or the file is an older one"
+    )]
     Truncated {
         /// The last record.
         last: u64,

@@ -136,7 +136,8 @@ impl Writer {
             match message {
                 Message::Record(item) => items.push(item),
                 Message::Head(done) => {
-                    self.write(std::mem::take(&mut items), Some("request")).await;
+                    self.write(std::mem::take(&mut items), Some("request"))
+                        .await;
                     let _ = done.send(());
                 }
                 Message::Rekey(keys, done) => {
@@ -238,7 +239,9 @@ impl Writer {
                 continue;
             }
             durable |= item.done.is_some();
-            out.row(&mut self.chain, item.at, |chain, bytes| chain.append(&item.record, bytes));
+            out.row(&mut self.chain, item.at, |chain, bytes| {
+                chain.append(&item.record, bytes)
+            });
             waiting.push((item.class, item.done));
         }
         self.unsigned += out.rows.len() as u64;
@@ -273,7 +276,8 @@ impl Writer {
         if all == self.told {
             return;
         }
-        let since = |all: &[u64], told: &[u64]| std::array::from_fn(|class| all[class] - told[class]);
+        let since =
+            |all: &[u64], told: &[u64]| std::array::from_fn(|class| all[class] - told[class]);
         let news = LogNews::Lost {
             dropped: since(&all.dropped, &self.told.dropped),
             refused: since(&all.refused, &self.told.refused),
@@ -365,7 +369,12 @@ impl Out {
         }
     }
 
-    fn row(&mut self, chain: &mut Chain, at: SystemTime, append: impl FnOnce(&mut Chain, &mut Vec<u8>)) {
+    fn row(
+        &mut self,
+        chain: &mut Chain,
+        at: SystemTime,
+        append: impl FnOnce(&mut Chain, &mut Vec<u8>),
+    ) {
         let (seq, start) = (chain.position.next, self.bytes.len());
         append(chain, &mut self.bytes);
         self.rows.push(Row {
@@ -380,4 +389,3 @@ fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
-

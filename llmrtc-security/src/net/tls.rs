@@ -33,7 +33,9 @@ use tokio::net::TcpStream;
 pub use tokio_rustls::server::TlsStream;
 
 pub use self::{
-    config::{CertificateFiles, ClientAuth, MinVersion, PlaintextError, TlsConfig, check_plaintext},
+    config::{
+        CertificateFiles, ClientAuth, MinVersion, PlaintextError, TlsConfig, check_plaintext,
+    },
     identity::PeerIdentity,
     reload::TlsReload,
 };

@@ -9,7 +9,10 @@ use std::{
 
 use llmrtc_core::tasks::Tasks;
 use llmrtc_security::net::tls::{CertificateFiles, TlsAcceptor, TlsConfig};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -96,7 +99,17 @@ async fn c1_testssl_finds_nothing_above_low() {
     let address = serve(config(folder.path()), &tasks).await;
     let report = folder.path().join("report.json");
     let status = Command::new("testssl")
-        .args(["--quiet", "--color", "0", "--warnings", "batch", "--nodns", "min", "--ip", "127.0.0.1"])
+        .args([
+            "--quiet",
+            "--color",
+            "0",
+            "--warnings",
+            "batch",
+            "--nodns",
+            "min",
+            "--ip",
+            "127.0.0.1",
+        ])
         .arg("--jsonfile")
         .arg(&report)
         .arg(format!("localhost:{}", address.port()))
@@ -104,13 +117,18 @@ async fn c1_testssl_finds_nothing_above_low() {
         .kill_on_drop(true)
         .status();
     // Its exit code counts findings; the report names them.
-    tokio::time::timeout(Duration::from_secs(3600), status).await.unwrap().expect("testssl is installed");
+    tokio::time::timeout(Duration::from_secs(3600), status)
+        .await
+        .unwrap()
+        .expect("testssl is installed");
     let findings: Vec<Value> = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
     let text = |finding: &Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
     let mut grave = Vec::new();
     for finding in &findings {
         let (id, severity) = (text(finding, "id"), text(finding, "severity"));
-        if matches!(severity.as_str(), "MEDIUM" | "HIGH" | "CRITICAL" | "FATAL") && !OF_THE_TEST.iter().any(|of_test| id.starts_with(of_test)) {
+        if matches!(severity.as_str(), "MEDIUM" | "HIGH" | "CRITICAL" | "FATAL")
+            && !OF_THE_TEST.iter().any(|of_test| id.starts_with(of_test))
+        {
             grave.push(format!("{severity} {id}: {}", text(finding, "finding")));
         }
         if id == "FS" || id == "TLS1_3" || id == "ALPN" || severity == "LOW" {
@@ -118,7 +136,12 @@ async fn c1_testssl_finds_nothing_above_low() {
         }
     }
     assert!(grave.is_empty(), "{grave:#?}");
-    let said = |id: &str| findings.iter().find(|finding| text(finding, "id") == id).map(|finding| text(finding, "finding"));
+    let said = |id: &str| {
+        findings
+            .iter()
+            .find(|finding| text(finding, "id") == id)
+            .map(|finding| text(finding, "finding"))
+    };
     for old in ["SSLv2", "SSLv3", "TLS1", "TLS1_1"] {
         assert!(said(old).unwrap().contains("not offered"), "{old}");
     }

@@ -11,6 +11,7 @@ use std::{
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -23,6 +24,8 @@ use crate::audit::{
 
 const PRIVATE: u32 = 0o600;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Writes lines to a file.
 #[derive(Debug)]
@@ -112,14 +115,18 @@ impl Sink for FileSink {
     }
 
     fn begins(&self) -> bool {
-        self.open_file().is_some_and(|open| open.regular && open.len == 0)
+        self.open_file()
+            .is_some_and(|open| open.regular && open.len == 0)
     }
 
     fn rotation_due(&self, now_ms: i64) -> bool {
         let Some(log) = &self.log else { return false };
         log.open.as_ref().is_some_and(|open| {
             let another_day = log.daily && open.day.is_some_and(|day| day < now_ms / DAY_MS);
-            open.regular && open.len > 0 && !log.stays && (another_day || open.len >= log.rotate_bytes)
+            open.regular
+                && open.len > 0
+                && !log.stays
+                && (another_day || open.len >= log.rotate_bytes)
         })
     }
 
@@ -164,13 +171,7 @@ impl LogFile {
         let meta = file.metadata()?;
         let regular = meta.is_file();
         if regular {
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(io::Error::other("another process writes this audit file"));
-                }
-                Err(TryLockError::Error(error)) => return Err(error),
-            }
+            lock(&file)?;
             if meta.permissions().mode() & 0o077 != 0 {
                 file.set_permissions(fs::Permissions::from_mode(PRIVATE))?;
             }
@@ -191,10 +192,13 @@ impl LogFile {
             open.file.set_len(open.len)?;
             open.dirty = false;
         }
-        let written = open
-            .file
-            .write_all(&batch.bytes)
-            .and_then(|()| if batch.durable && open.regular { open.file.sync_data() } else { Ok(()) });
+        let written = open.file.write_all(&batch.bytes).and_then(|()| {
+            if batch.durable && open.regular {
+                open.file.sync_data()
+            } else {
+                Ok(())
+            }
+        });
         if let Err(error) = written {
             // Part of it may be there. If it cannot be cut off now, then before the next attempt.
             open.dirty = open.regular && open.file.set_len(open.len).is_err();
@@ -285,6 +289,24 @@ impl LogFile {
         }
         self.path.with_file_name(name)
     }
+}
+
+/// One process writes a file. Waits a little for one that is leaving, or that was forked and holds our descriptors
+/// until it becomes another program.
+fn lock(file: &File) -> io::Result<()> {
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => {
+                std::thread::sleep(LOCK_PAUSE)
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(io::Error::other("another process writes this audit file"));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The number of a file's first record.

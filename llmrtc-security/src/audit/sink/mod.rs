@@ -10,9 +10,9 @@ use std::{io, ops::Range, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub(super) use self::{file::FileSink, stdout::StdoutSink};
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::PostgresSink;
+pub(super) use self::{file::FileSink, stdout::StdoutSink};
 use super::{keys::AuditKeys, recover::Resume};
 
 /// Lines that belong together: all of them are written, or the sink fails.
@@ -21,7 +21,10 @@ pub(super) struct Batch {
     /// The lines, each with its line feed.
     pub(super) bytes: Bytes,
     /// One per line.
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "for sinks that keep rows"))]
+    #[cfg_attr(
+        not(feature = "postgres"),
+        expect(dead_code, reason = "for sinks that keep rows")
+    )]
     pub(super) rows: Vec<Row>,
     /// Number of the first line.
     pub(super) first: u64,
@@ -33,7 +36,10 @@ pub(super) struct Batch {
 
 /// A line of a batch.
 #[derive(Clone, Debug)]
-#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "for sinks that keep rows"))]
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(dead_code, reason = "for sinks that keep rows")
+)]
 pub(super) struct Row {
     pub(super) seq: u64,
     pub(super) time_ms: i64,

@@ -45,7 +45,11 @@ impl PostgresSink {
             String::from_utf8_lossy(&batch.bytes[range.clone()]).into_owned()
         };
         let seqs: Vec<i64> = batch.rows.iter().map(|row| row.seq as i64).collect();
-        let times: Vec<f64> = batch.rows.iter().map(|row| row.time_ms as f64 / 1000.0).collect();
+        let times: Vec<f64> = batch
+            .rows
+            .iter()
+            .map(|row| row.time_ms as f64 / 1000.0)
+            .collect();
         let lines: Vec<String> = batch.rows.iter().map(|row| text(&row.line)).collect();
         let mut transaction = pool.begin().await?;
         // A batch whose commit was not answered comes again, byte for byte or with other records. Only the former may
@@ -62,7 +66,14 @@ impl PostgresSink {
         .execute(&mut *transaction)
         .await?;
         tracing::trace!(rows = inserted.rows_affected(), "audit records inserted");
-        if let (Some(head), Some(row)) = (&batch.head, batch.rows.iter().rev().find(|row| Some(row.line.start) == batch.head.as_ref().map(|head| head.start))) {
+        if let (Some(head), Some(row)) = (
+            &batch.head,
+            batch
+                .rows
+                .iter()
+                .rev()
+                .find(|row| Some(row.line.start) == batch.head.as_ref().map(|head| head.start)),
+        ) {
             sqlx::query(
                 "INSERT INTO llmrtc_audit_head (node, seq, line) VALUES ($1, $2, $3)
                  ON CONFLICT (node) DO UPDATE SET seq = excluded.seq, line = excluded.line WHERE llmrtc_audit_head.seq < excluded.seq",
@@ -80,8 +91,13 @@ impl PostgresSink {
         for statement in SCHEMA {
             sqlx::query(statement).execute(pool).await?;
         }
-        let line = |query: &'static str| sqlx::query(query).bind(node.to_owned()).fetch_optional(pool);
-        let last = line("SELECT line FROM llmrtc_audit WHERE node = $1 ORDER BY seq DESC LIMIT 1").await?;
+        let line = |query: &'static str| {
+            sqlx::query(query)
+                .bind(node.to_owned())
+                .fetch_optional(pool)
+        };
+        let last =
+            line("SELECT line FROM llmrtc_audit WHERE node = $1 ORDER BY seq DESC LIMIT 1").await?;
         let head = line("SELECT line FROM llmrtc_audit_head WHERE node = $1").await?;
         let text = |row: sqlx::postgres::PgRow| row.try_get::<String, _>(0).map(String::into_bytes);
         let mut tail = last.map(text).transpose()?.unwrap_or_default();
@@ -111,7 +127,9 @@ impl Sink for PostgresSink {
             .connect_with(options)
             .await
             .map_err(io::Error::other)?;
-        let (tail, head) = Self::read(&pool, &self.node).await.map_err(io::Error::other)?;
+        let (tail, head) = Self::read(&pool, &self.node)
+            .await
+            .map_err(io::Error::other)?;
         self.pool = Some(pool);
         // A transaction is never torn: a last row that is no record of ours is somebody else's.
         match resume(&tail, true, head.as_deref(), keys) {
@@ -133,6 +151,8 @@ impl Sink for PostgresSink {
 
 impl std::fmt::Debug for PostgresSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PostgresSink").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("PostgresSink")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }

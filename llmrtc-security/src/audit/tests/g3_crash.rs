@@ -33,10 +33,21 @@ async fn a_log_cut_at_any_byte_is_sealed_and_goes_on() {
         let complete = kept.iter().filter(|byte| **byte == b'\n').count() as u64;
         // The record whose line feed alone is missing counts as whole.
         let only_line_feed = torn && whole[length] == b'\n';
-        assert_eq!(report.sealed.len(), usize::from(torn && !only_line_feed), "{length}");
+        assert_eq!(
+            report.sealed.len(),
+            usize::from(torn && !only_line_feed),
+            "{length}"
+        );
         // Opening, event, closing head.
-        assert_eq!(report.last, Some(complete + u64::from(only_line_feed) + 3), "{length}");
-        assert!(fs::read(bench.path()).unwrap().starts_with(kept), "{length}: evidence is kept");
+        assert_eq!(
+            report.last,
+            Some(complete + u64::from(only_line_feed) + 3),
+            "{length}"
+        );
+        assert!(
+            fs::read(bench.path()).unwrap().starts_with(kept),
+            "{length}: evidence is kept"
+        );
     }
 }
 
@@ -48,8 +59,19 @@ async fn dying_again_while_sealing_is_sealed_too() {
     let first = fs::read(bench.path()).unwrap().len();
     bench.run([3]).await;
     let sealed = fs::read(bench.path()).unwrap();
-    let opening = sealed[first + 1..].iter().position(|byte| *byte == b'\n').unwrap();
-    for length in [1, 2, opening / 2, opening - 60, opening - 1, opening, opening + 1] {
+    let opening = sealed[first + 1..]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap();
+    for length in [
+        1,
+        2,
+        opening / 2,
+        opening - 60,
+        opening - 1,
+        opening,
+        opening + 1,
+    ] {
         cut(&bench, &sealed[..first + 1 + length]);
         bench.run([4]).await;
         bench.run([5]).await;
@@ -76,7 +98,11 @@ async fn a_rotation_that_was_not_finished_goes_on_in_a_new_file() {
     let bench = Bench::new();
     bench.run([1, 2]).await;
     // Killed between renaming the old file and making the new one.
-    fs::rename(bench.path(), bench.folder.path().join("audit.000000000001.jsonl")).unwrap();
+    fs::rename(
+        bench.path(),
+        bench.folder.path().join("audit.000000000001.jsonl"),
+    )
+    .unwrap();
     bench.run([3]).await;
     let report = bench.verify();
     assert!(report.is_intact(), "{report:?}");
@@ -91,8 +117,19 @@ async fn a_file_of_somebody_else_is_not_written_to() {
     let foreign = vec![b'x'; 3 * 1024 * 1024];
     fs::write(bench.path(), &foreign).unwrap();
     let tasks = Tasks::root("test");
-    let started = Audit::start(&bench.config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await;
-    assert!(started.unwrap_err().to_string().contains("cannot open the audit log (file)"));
+    let started = Audit::start(
+        &bench.config,
+        AuditOptions::default(),
+        Arc::new(SystemClock),
+        &tasks,
+    )
+    .await;
+    assert!(
+        started
+            .unwrap_err()
+            .to_string()
+            .contains("cannot open the audit log (file)")
+    );
     assert_eq!(fs::read(bench.path()).unwrap(), foreign);
 }
 
@@ -101,7 +138,13 @@ async fn two_processes_do_not_share_a_file() {
     let bench = Bench::new();
     let (_audit, _tasks) = bench.start().await;
     let tasks = Tasks::root("test");
-    let second = Audit::start(&bench.config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await;
+    let second = Audit::start(
+        &bench.config,
+        AuditOptions::default(),
+        Arc::new(SystemClock),
+        &tasks,
+    )
+    .await;
     assert!(second.is_err());
 }
 
@@ -118,9 +161,15 @@ async fn a_file_that_was_moved_away_is_followed_by_another_and_files_are_private
     tasks.shutdown(SOON).await;
     let report = bench.verify();
     assert!(report.is_intact(), "{report:?}");
-    assert_eq!(codes(&fs::read(bench.path()).unwrap()), ["log_opened", "retention_swept", "log_head"]);
+    assert_eq!(
+        codes(&fs::read(bench.path()).unwrap()),
+        ["log_opened", "retention_swept", "log_head"]
+    );
     for file in [moved.as_path(), bench.path(), &bench.head()] {
-        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::metadata(file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 }
 
@@ -129,7 +178,14 @@ async fn a_file_ends_with_its_day() {
     use llmrtc_core::testing::ManualClock;
     let bench = Bench::new();
     let (clock, tasks) = (ManualClock::new(), Tasks::root("test"));
-    let audit = Audit::start(&bench.config, AuditOptions::default(), Arc::new(clock.clone()), &tasks).await.unwrap();
+    let audit = Audit::start(
+        &bench.config,
+        AuditOptions::default(),
+        Arc::new(clock.clone()),
+        &tasks,
+    )
+    .await
+    .unwrap();
     audit.record(event(1));
     audit.sign_head().await.unwrap();
     clock.advance(Duration::from_secs(24 * 3600 - 1));

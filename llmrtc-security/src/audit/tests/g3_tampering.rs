@@ -13,7 +13,10 @@ async fn log(bench: &mut Bench) -> Vec<Vec<u8>> {
 }
 
 fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
-    bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 fn trusts(bench: &Bench) -> [Trust; 2] {
@@ -26,7 +29,11 @@ fn trusts(bench: &Bench) -> [Trust; 2] {
 fn check(bench: &Bench, files: &[Vec<u8>], head: Option<&[u8]>) -> [Vec<FindingKind>; 2] {
     trusts(bench).map(|trust| {
         let report = verify(trust, files, head);
-        report.findings.into_iter().map(|finding| finding.kind).collect()
+        report
+            .findings
+            .into_iter()
+            .map(|finding| finding.kind)
+            .collect()
     })
 }
 
@@ -41,10 +48,17 @@ async fn an_untouched_log_is_intact_for_both() {
     let mut bench = Bench::new();
     let lines = log(&mut bench).await;
     for trust in trusts(&bench) {
-        let report = verify(trust, &[lines.concat()], Some(&fs::read(bench.head()).unwrap()));
+        let report = verify(
+            trust,
+            &[lines.concat()],
+            Some(&fs::read(bench.head()).unwrap()),
+        );
         assert!(report.is_intact() && report.closed, "{report:?}");
         assert_eq!(report.records, lines.len() as u64);
-        assert_eq!((report.first, report.last, report.signed_through), (Some(1), Some(report.records), Some(report.records)));
+        assert_eq!(
+            (report.first, report.last, report.signed_through),
+            (Some(1), Some(report.records), Some(report.records))
+        );
     }
 }
 
@@ -61,7 +75,10 @@ async fn an_edit_is_found_in_every_line_at_every_place() {
         // The closing head has nothing behind it, but a signature of its own.
         let broken = FindingKind::BrokenLink { seq: seq + 1 };
         let unsigned = FindingKind::BadSignature { seq };
-        assert!(public.contains(&broken) || public.contains(&unsigned), "{index}: {public:?}");
+        assert!(
+            public.contains(&broken) || public.contains(&unsigned),
+            "{index}: {public:?}"
+        );
     }
     // Every byte of one record, chain included.
     for at in 0..good[2].len() - 1 {
@@ -89,7 +106,13 @@ async fn deletion_insertion_and_reordering_are_found() {
     let mut repeated = good.clone();
     repeated.insert(6, good[2].clone());
     for found in check(&bench, &[repeated.concat()], None) {
-        assert_eq!(found, [FindingKind::OutOfPlace { seq: 3, expected: 7 }]);
+        assert_eq!(
+            found,
+            [FindingKind::OutOfPlace {
+                seq: 3,
+                expected: 7
+            }]
+        );
     }
     let mut forged = good.clone();
     forged.insert(3, replace(&good[2], "\"sequence\":3", "\"sequence\":4"));
@@ -105,10 +128,16 @@ async fn deletion_insertion_and_reordering_are_found() {
     let mut swapped = good.clone();
     swapped.swap(4, 5);
     for found in check(&bench, &[swapped.concat()], None) {
-        assert_eq!(found, [
-            FindingKind::Missing { from: 5, to: 5 },
-            FindingKind::OutOfPlace { seq: 5, expected: 7 },
-        ]);
+        assert_eq!(
+            found,
+            [
+                FindingKind::Missing { from: 5, to: 5 },
+                FindingKind::OutOfPlace {
+                    seq: 5,
+                    expected: 7
+                },
+            ]
+        );
     }
 }
 
@@ -140,7 +169,11 @@ async fn a_server_that_continues_a_cut_log_says_so() {
     fs::write(bench.path(), good[..5].concat()).unwrap();
     bench.run([1]).await;
     let report = bench.verify();
-    let found: Vec<_> = report.findings.iter().map(|finding| &finding.kind).collect();
+    let found: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| &finding.kind)
+        .collect();
     let gone = FindingKind::Missing {
         from: 6,
         to: good.len() as u64,
@@ -162,18 +195,34 @@ async fn a_splice_of_two_logs_is_found() {
     for at in 1..first.len() {
         let spliced = [&first[..at], &second[at..]].concat().concat();
         for found in check(&bench, &[spliced], None) {
-            assert_eq!(found, [FindingKind::BrokenLink { seq: at as u64 + 1 }], "{at}");
+            assert_eq!(
+                found,
+                [FindingKind::BrokenLink { seq: at as u64 + 1 }],
+                "{at}"
+            );
         }
     }
-    for found in check(&bench, &[second.concat()], Some(&fs::read(bench.head()).unwrap())) {
-        assert_eq!(found, [FindingKind::Replaced { seq: first.len() as u64 }]);
+    for found in check(
+        &bench,
+        &[second.concat()],
+        Some(&fs::read(bench.head()).unwrap()),
+    ) {
+        assert_eq!(
+            found,
+            [FindingKind::Replaced {
+                seq: first.len() as u64
+            }]
+        );
     }
     let mut other = Bench::new();
     other.config.node = "other".into();
     fs::copy(&bench.config.key_file, &other.config.key_file).unwrap();
     let foreign = log(&mut other).await;
     let [found, _] = check(&bench, &[first.concat(), foreign.concat()], None);
-    assert!(matches!(found[0], FindingKind::OtherLog { .. }), "{found:?}");
+    assert!(
+        matches!(found[0], FindingKind::OtherLog { .. }),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
@@ -186,14 +235,24 @@ async fn an_older_file_put_back_is_found() {
     let newer = lines(&fs::read(bench.path()).unwrap());
     let head = fs::read(bench.head()).unwrap();
     for found in check(&bench, &[older.clone()], Some(&head)) {
-        assert!(matches!(found[..], [FindingKind::Truncated { .. }]), "{found:?}");
+        assert!(
+            matches!(found[..], [FindingKind::Truncated { .. }]),
+            "{found:?}"
+        );
     }
     // As the file of another day.
     for found in check(&bench, &[newer.concat(), older.clone()], Some(&head)) {
-        assert!(matches!(found[0], FindingKind::OutOfPlace { .. }), "{found:?}");
+        assert!(
+            matches!(found[0], FindingKind::OutOfPlace { .. }),
+            "{found:?}"
+        );
     }
     // Whoever puts back the head too needs to put back every copy of it that was kept elsewhere.
-    assert!(check(&bench, &[older], Some(&older_head)).iter().all(Vec::is_empty));
+    assert!(
+        check(&bench, &[older], Some(&older_head))
+            .iter()
+            .all(Vec::is_empty)
+    );
 }
 
 #[tokio::test]
@@ -202,16 +261,28 @@ async fn without_the_right_keys_nothing_passes() {
     let good = log(&mut bench).await;
     let stranger = Arc::new(AuditKeys::generate());
     let report = verify(Trust::Keys(Arc::clone(&stranger)), &[good.concat()], None);
-    assert_eq!(report.findings.len() as u64 + report.more_findings, good.len() as u64);
+    assert_eq!(
+        report.findings.len() as u64 + report.more_findings,
+        good.len() as u64
+    );
     let public = stranger.public_keys().map(|(_, key)| key).collect();
     let report = verify(Trust::PublicKeys(public), &[good.concat()], None);
-    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Unsigned));
+    assert!(
+        report
+            .findings
+            .iter()
+            .any(|finding| finding.kind == FindingKind::Unsigned)
+    );
     // Heads taken out and the hashes made to fit again, which needs no key.
     let unsigned = good[0].clone();
     let public = bench.keys().public_keys().map(|(_, key)| key).collect();
     let report = verify(Trust::PublicKeys(public), &[unsigned], None);
     assert_eq!(report.findings[0].kind, FindingKind::Unsigned);
-    assert!(Verifier::new(Trust::Keys(stranger)).published_head(&fs::read(bench.head()).unwrap()).is_none());
+    assert!(
+        Verifier::new(Trust::Keys(stranger))
+            .published_head(&fs::read(bench.head()).unwrap())
+            .is_none()
+    );
 }
 
 #[tokio::test]
@@ -222,16 +293,29 @@ async fn new_keys_continue_the_chain_and_old_ones_still_verify() {
     let before = audit.args_hash(&args);
     audit.record(event(1));
     AuditKeys::rotate(&bench.config.key_file).unwrap();
-    audit.rekey(AuditKeys::load(&bench.config.key_file).unwrap()).await.unwrap();
+    audit
+        .rekey(AuditKeys::load(&bench.config.key_file).unwrap())
+        .await
+        .unwrap();
     audit.record(event(2));
     tasks.shutdown(SOON).await;
     assert_eq!((before.epoch, audit.args_hash(&args).epoch), (1, 2));
     let bytes = fs::read(bench.path()).unwrap();
     assert_eq!(
         codes(&bytes),
-        ["log_opened", "retention_swept", "log_head", "log_opened", "retention_swept", "log_head"]
+        [
+            "log_opened",
+            "retention_swept",
+            "log_head",
+            "log_opened",
+            "retention_swept",
+            "log_head"
+        ]
     );
-    let epochs: Vec<_> = values(&bytes).iter().filter_map(|value| value["unmapped"]["epoch"].as_u64()).collect();
+    let epochs: Vec<_> = values(&bytes)
+        .iter()
+        .filter_map(|value| value["unmapped"]["epoch"].as_u64())
+        .collect();
     assert_eq!(epochs, [1, 1, 2, 2]);
     assert!(bench.verify().is_intact());
     for [found, _] in [check(&bench, &[bytes], None)] {
@@ -257,7 +341,11 @@ async fn heads_come_by_number_and_by_time() {
     }
     tasks.shutdown(SOON).await;
     let codes = codes(&fs::read(bench.path()).unwrap());
-    let longest = codes.split(|code| code == "log_head").map(<[String]>::len).max().unwrap();
+    let longest = codes
+        .split(|code| code == "log_head")
+        .map(<[String]>::len)
+        .max()
+        .unwrap();
     // A batch is finished before its head.
     assert!(longest <= 100 + 512, "{longest}");
     assert!(bench.verify().is_intact());

@@ -55,7 +55,9 @@ async fn one_physical_line_each_whatever_a_stranger_says() {
     bench.config.head_records = 1_000_000;
     let tasks = Tasks::root("test");
     let options = AuditOptions::default().scrub(Arc::new(str::to_owned));
-    let audit = Audit::start(&bench.config, options, Arc::new(SystemClock), &tasks).await.unwrap();
+    let audit = Audit::start(&bench.config, options, Arc::new(SystemClock), &tasks)
+        .await
+        .unwrap();
     let strings = naughty();
     for text in &strings {
         let events = [
@@ -105,7 +107,11 @@ async fn one_physical_line_each_whatever_a_stranger_says() {
     assert!(!text.contains(acts));
     for (index, text) in strings.iter().enumerate() {
         let value: serde_json::Value = serde_json::from_str(lines[1 + 4 * index]).unwrap();
-        for field in [&value["actor"]["user"]["uid"], &value["api"]["operation"], &value["metadata"]["tenant_uid"]] {
+        for field in [
+            &value["actor"]["user"]["uid"],
+            &value["api"]["operation"],
+            &value["metadata"]["tenant_uid"],
+        ] {
             let field = field.as_str().unwrap();
             let kept = field.strip_suffix('…').unwrap_or(field);
             assert!(text.starts_with(kept), "{field:?}");

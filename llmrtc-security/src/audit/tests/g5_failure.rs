@@ -63,7 +63,10 @@ fn limited() -> AuditEvent {
 async fn with_disks(config: &AuditConfig, disks: &[Disk]) -> (Audit, Tasks, Arc<AuditKeys>) {
     let tasks = Tasks::root("test");
     let keys = Arc::new(fixed_keys());
-    let sinks = disks.iter().map(|disk| Box::new(disk.clone()) as Box<dyn Sink>).collect();
+    let sinks = disks
+        .iter()
+        .map(|disk| Box::new(disk.clone()) as Box<dyn Sink>)
+        .collect();
     let audit = Audit::with_sinks(
         config,
         AuditOptions::default(),
@@ -84,7 +87,8 @@ fn count(counts: &[(Class, u64)], class: Class) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_refuses_what_must_be_recorded_and_drops_the_rest_visibly() {
     let disk = Disk::default();
-    let (audit, tasks, keys) = with_disks(&AuditConfig::default(), std::slice::from_ref(&disk)).await;
+    let (audit, tasks, keys) =
+        with_disks(&AuditConfig::default(), std::slice::from_ref(&disk)).await;
     audit.record_durable(auth()).await.unwrap();
     disk.full.store(true, Ordering::SeqCst);
 
@@ -104,7 +108,10 @@ async fn a_full_disk_refuses_what_must_be_recorded_and_drops_the_rest_visibly() 
     assert_eq!(audit.record_durable(auth()).await, Err(AuditUnavailable));
 
     disk.full.store(false, Ordering::SeqCst);
-    tokio::time::timeout(SOON, audit.sign_head()).await.unwrap().unwrap_or_default();
+    tokio::time::timeout(SOON, audit.sign_head())
+        .await
+        .unwrap()
+        .unwrap_or_default();
     while audit.stats().failing || audit.record_durable(auth()).await.is_err() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -118,7 +125,11 @@ async fn a_full_disk_refuses_what_must_be_recorded_and_drops_the_rest_visibly() 
     for value in values(&lines) {
         match value["metadata"]["event_code"].as_str().unwrap() {
             "rate_limited" => recorded += 1,
-            "log_lost" => told += value["unmapped"]["dropped"]["session"].as_u64().unwrap_or(0),
+            "log_lost" => {
+                told += value["unmapped"]["dropped"]["session"]
+                    .as_u64()
+                    .unwrap_or(0)
+            }
             _ => {}
         }
     }
@@ -182,8 +193,18 @@ async fn without_sinks_nothing_is_refused() {
         ..AuditConfig::default()
     };
     let tasks = Tasks::root("test");
-    let audit = Audit::start(&config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await.unwrap();
+    let audit = Audit::start(
+        &config,
+        AuditOptions::default(),
+        Arc::new(SystemClock),
+        &tasks,
+    )
+    .await
+    .unwrap();
     assert_eq!(audit.record_durable(auth()).await, Ok(()));
-    assert_eq!((audit.sign_head().await, audit.stats()), (Ok(()), Default::default()));
+    assert_eq!(
+        (audit.sign_head().await, audit.stats()),
+        (Ok(()), Default::default())
+    );
     assert!(tasks.is_empty());
 }

@@ -20,7 +20,10 @@ async fn lines(url: &Secret) -> Vec<u8> {
         let line: String = row.get(0);
         let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["metadata"]["sequence"], row.get::<i64, _>(1));
-        assert_eq!(value["time"].as_f64().unwrap(), (row.get::<f64, _>(2) * 1000.0).round());
+        assert_eq!(
+            value["time"].as_f64().unwrap(),
+            (row.get::<f64, _>(2) * 1000.0).round()
+        );
         out.extend_from_slice(line.as_bytes());
         out.push(b'\n');
     }
@@ -43,17 +46,31 @@ async fn a_table_is_a_log_and_survives_its_server() {
     assert_eq!(audit.record_durable(auth()).await, Err(AuditUnavailable));
     audit.record(event(1000));
     server.restart().await;
-    let recovered = async {
-        while audit.record_durable(auth()).await.is_err() {}
-    };
+    let recovered = async { while audit.record_durable(auth()).await.is_err() {} };
     tokio::time::timeout(SOON, recovered).await.unwrap();
     tasks.shutdown(SOON).await;
 
     let lines = lines(&server.url()).await;
     let mut connection = PgConnection::connect(server.url().expose()).await.unwrap();
-    let head: String = sqlx::query("SELECT line FROM llmrtc_audit_head").fetch_one(&mut connection).await.unwrap().get(0);
-    let report = verify(Trust::Keys(bench.keys()), std::slice::from_ref(&lines), Some(head.as_bytes()));
+    let head: String = sqlx::query("SELECT line FROM llmrtc_audit_head")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+        .get(0);
+    let report = verify(
+        Trust::Keys(bench.keys()),
+        std::slice::from_ref(&lines),
+        Some(head.as_bytes()),
+    );
     assert!(report.is_intact() && report.closed, "{report:?}");
-    assert!(codes(&lines).iter().any(|code| code == "log_lost"), "the refused action is told");
-    assert!(String::from_utf8(lines).unwrap().contains("\"sessions\":1000"), "what waited is not lost");
+    assert!(
+        codes(&lines).iter().any(|code| code == "log_lost"),
+        "the refused action is told"
+    );
+    assert!(
+        String::from_utf8(lines)
+            .unwrap()
+            .contains("\"sessions\":1000"),
+        "what waited is not lost"
+    );
 }

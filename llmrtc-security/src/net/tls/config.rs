@@ -14,8 +14,7 @@ use super::DEFAULT_HANDSHAKE_TIMEOUT;
 #[validate(schema(function = "tls_is_consistent"))]
 pub struct TlsConfig {
     /// Certificates with their keys. The first is for clients that ask for no name, or for one that none covers.
-    /// Empty: no TLS.
-    #[validate(length(max = 64), nested)]
+    /// Empty: no TLS; at most 64.
     pub certificates: Vec<CertificateFiles>,
     /// Whether clients show certificates.
     pub client_auth: ClientAuth,
@@ -29,7 +28,7 @@ pub struct TlsConfig {
 }
 
 /// A certificate and its key, both in PEM. The names are read from the certificate.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Validate)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// The chain, leaf first.
@@ -88,6 +87,9 @@ fn tls_is_consistent(tls: &TlsConfig) -> Result<(), ValidationError> {
     let problem = |message: &'static str| {
         Err(ValidationError::new("inconsistent").with_message(message.into()))
     };
+    if tls.certificates.len() > 64 {
+        return problem("there may be at most 64 certificates");
+    }
     let asked = tls.client_auth != ClientAuth::Off;
     if asked != tls.client_ca_file.is_some() {
         return problem("client_auth and client_ca_file belong together");
@@ -116,7 +118,11 @@ pub struct PlaintextError {
 ///
 /// # Errors
 /// When strangers could listen in.
-pub fn check_plaintext(address: IpAddr, tls: bool, behind_proxy: bool) -> Result<(), PlaintextError> {
+pub fn check_plaintext(
+    address: IpAddr,
+    tls: bool,
+    behind_proxy: bool,
+) -> Result<(), PlaintextError> {
     if tls || behind_proxy || address.to_canonical().is_loopback() {
         Ok(())
     } else {
@@ -130,12 +136,21 @@ mod tests {
 
     #[test]
     fn defaults_are_valid_and_nonsense_is_not() {
-        let valid = |json: &str| serde_json::from_str::<TlsConfig>(json).unwrap().validate().is_ok();
+        let valid = |json: &str| {
+            serde_json::from_str::<TlsConfig>(json)
+                .unwrap()
+                .validate()
+                .is_ok()
+        };
         let pair = r#""certificates": [{"cert_file": "a", "key_file": "b"}]"#;
         assert!(TlsConfig::default().validate().is_ok());
         assert!(!TlsConfig::default().is_enabled());
-        assert!(valid(&format!(r#"{{{pair}, "min_version": "1.3", "handshake_timeout": "1s"}}"#)));
-        assert!(valid(&format!(r#"{{{pair}, "client_auth": "required", "client_ca_file": "c"}}"#)));
+        assert!(valid(&format!(
+            r#"{{{pair}, "min_version": "1.3", "handshake_timeout": "1s"}}"#
+        )));
+        assert!(valid(&format!(
+            r#"{{{pair}, "client_auth": "required", "client_ca_file": "c"}}"#
+        )));
         for bad in [
             format!(r#"{{{pair}, "client_auth": "required"}}"#),
             format!(r#"{{{pair}, "client_ca_file": "c"}}"#),
@@ -144,7 +159,10 @@ mod tests {
         ] {
             assert!(!valid(&bad), "{bad}");
         }
-        for wrong in [r#"{"min_version": "1.1"}"#, r#"{"certificates": [{"cert_file": "a"}]}"#] {
+        for wrong in [
+            r#"{"min_version": "1.1"}"#,
+            r#"{"certificates": [{"cert_file": "a"}]}"#,
+        ] {
             assert!(serde_json::from_str::<TlsConfig>(wrong).is_err(), "{wrong}");
         }
     }
@@ -162,7 +180,11 @@ mod tests {
             ("192.0.2.1", false, true, true),
         ] {
             let address: IpAddr = address.parse().unwrap();
-            assert_eq!(check_plaintext(address, tls, proxy).is_ok(), allowed, "{address}");
+            assert_eq!(
+                check_plaintext(address, tls, proxy).is_ok(),
+                allowed,
+                "{address}"
+            );
         }
     }
 }

@@ -33,7 +33,11 @@ impl fmt::Debug for PeerIdentity {
 impl PeerIdentity {
     /// The name to use for a principal: the first URI, else the first host, else the common name.
     pub fn subject(&self) -> Option<&str> {
-        let names = self.uris.first().or(self.dns_names.first()).or(self.common_name.as_ref());
+        let names = self
+            .uris
+            .first()
+            .or(self.dns_names.first())
+            .or(self.common_name.as_ref());
         names.map(String::as_str)
     }
 
@@ -45,7 +49,11 @@ impl PeerIdentity {
             common_name: common_name(certificate.subject()),
             dns_names: certificate.valid_dns_names().map(str::to_owned).collect(),
             uris: certificate.valid_uri_names().map(str::to_owned).collect(),
-            fingerprint: hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            fingerprint: hash
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect(),
         })
     }
 }
@@ -70,7 +78,8 @@ fn common_name(mut subject: &[u8]) -> Option<String> {
             set = rest;
             let (kind, value) = take(pair, OBJECT_IDENTIFIER)?;
             if kind == COMMON_NAME {
-                let (text, _) = take(value, UTF8_STRING).or_else(|| take(value, PRINTABLE_STRING))?;
+                let (text, _) =
+                    take(value, UTF8_STRING).or_else(|| take(value, PRINTABLE_STRING))?;
                 found = Some(std::str::from_utf8(text).ok()?.to_owned());
             }
         }
@@ -83,8 +92,10 @@ fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&found, der) = der.split_first()?;
     let (&length, der) = der.split_first()?;
     let (length, der) = match length {
-        short @ 0..0x80 => (usize::from(short), der),
-        0x81 => der.split_first().map(|(&length, der)| (usize::from(length), der))?,
+        short @ 0..=0x7f => (usize::from(short), der),
+        0x81 => der
+            .split_first()
+            .map(|(&length, der)| (usize::from(length), der))?,
         0x82 => der
             .split_first_chunk()
             .map(|(&length, der)| (usize::from(u16::from_be_bytes(length)), der))?,
@@ -105,14 +116,25 @@ mod tests {
         let long = "x".repeat(200);
         for (value, length) in [("ada", &[3_u8][..]), (&long, &[0x81, 200])] {
             let attribute = |identifier: &[u8], value: &str| {
-                let content = [&[6, 3], identifier, &[UTF8_STRING], length, value.as_bytes()].concat();
+                let content = [
+                    &[6, 3],
+                    identifier,
+                    &[UTF8_STRING],
+                    length,
+                    value.as_bytes(),
+                ]
+                .concat();
                 let wrap = |tag, content: Vec<u8>| {
                     let [high, low] = (content.len() as u16).to_be_bytes();
                     [vec![tag, 0x82, high, low], content].concat()
                 };
                 wrap(SET, wrap(SEQUENCE, content))
             };
-            let name = [attribute(&[0x55, 4, 10], value), attribute(COMMON_NAME, value)].concat();
+            let name = [
+                attribute(&[0x55, 4, 10], value),
+                attribute(COMMON_NAME, value),
+            ]
+            .concat();
             assert_eq!(common_name(&name).as_deref(), Some(value));
             assert_eq!(common_name(&attribute(&[0x55, 4, 10], value)), None);
         }

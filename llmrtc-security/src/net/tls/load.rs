@@ -1,17 +1,15 @@
 //! From files to what rustls works with.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, path::Path, sync::Arc};
 
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{
+        ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
+    },
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
@@ -49,7 +47,8 @@ pub(super) fn load(config: &TlsConfig) -> Result<Loaded, TlsLoadError> {
         .with_cert_resolver(Arc::new(names));
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     server.ignore_client_order = true;
-    // Already off by default, and meant: see the table of the module.
+    // No resumption of any kind: see the table of the module.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     server.max_early_data_size = 0;
     Ok(Loaded {
@@ -88,7 +87,11 @@ fn certificates(path: &Path, read: Read<'_>) -> Result<Vec<CertificateDer<'stati
         })
 }
 
-fn pair(files: &CertificateFiles, read: Read<'_>, provider: &CryptoProvider) -> Result<CertifiedKey, TlsLoadError> {
+fn pair(
+    files: &CertificateFiles,
+    read: Read<'_>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsLoadError> {
     let chain = certificates(&files.cert_file, read)?;
     let pem = read(&files.key_file)?;
     let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| TlsLoadError::Content {
@@ -121,7 +124,8 @@ fn client_verifier(
             .add(certificate)
             .map_err(|error| unusable(error.into()))?;
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    let mut builder =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if config.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }

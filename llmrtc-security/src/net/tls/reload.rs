@@ -100,7 +100,9 @@ impl TlsAcceptor {
 
     fn folders(&self) -> BTreeSet<PathBuf> {
         let pairs = &self.config.certificates;
-        let files = pairs.iter().flat_map(|pair| [&pair.cert_file, &pair.key_file]);
+        let files = pairs
+            .iter()
+            .flat_map(|pair| [&pair.cert_file, &pair.key_file]);
         files
             .chain(&self.config.client_ca_file)
             .map(|file| match file.parent() {

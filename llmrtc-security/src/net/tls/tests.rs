@@ -1,13 +1,12 @@
 //! C1 over loopback, with rustls as the client.
 
-use std::{
-    fs,
-    path::Path,
-    sync::Mutex,
-};
+use std::{fs, path::Path, sync::Mutex};
 
 use llmrtc_core::tasks::Tasks;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, SanType,
+};
 use rustls::{
     ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
@@ -35,7 +34,9 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "test authority");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "test authority");
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -48,7 +49,10 @@ impl Authority {
     /// Certificate and key in PEM.
     fn issue(&self, params: CertificateParams) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+        (
+            params.signed_by(&key, &self.0).unwrap().pem(),
+            key.serialize_pem(),
+        )
     }
 
     fn server(&self, names: &[&str]) -> (String, String) {
@@ -61,7 +65,9 @@ impl Authority {
     fn client(&self) -> (String, String) {
         let mut params = CertificateParams::default();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.distinguished_name.push(DnType::CommonName, "billing");
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "billing");
         params.subject_alt_names = vec![
             SanType::DnsName("billing.internal".try_into().unwrap()),
             SanType::URI("spiffe://example.org/billing".try_into().unwrap()),
@@ -113,7 +119,9 @@ impl Server {
                                 Ok((mut stream, identity)) => {
                                     let _ = sender.send(Ok(identity)).await;
                                     while let Ok(byte) = stream.read_u8().await {
-                                        if stream.write_u8(byte).await.is_err() || stream.flush().await.is_err() {
+                                        if stream.write_u8(byte).await.is_err()
+                                            || stream.flush().await.is_err()
+                                        {
                                             break;
                                         }
                                     }
@@ -136,19 +144,30 @@ impl Server {
     }
 
     async fn outcome(&mut self) -> Result<Option<PeerIdentity>, TlsError> {
-        tokio::time::timeout(SOON, self.outcomes.recv()).await.unwrap().unwrap()
+        tokio::time::timeout(SOON, self.outcomes.recv())
+            .await
+            .unwrap()
+            .unwrap()
     }
 
-    async fn connect(&self, client: ClientConfig, name: &str) -> io::Result<client::TlsStream<TcpStream>> {
+    async fn connect(
+        &self,
+        client: ClientConfig,
+        name: &str,
+    ) -> io::Result<client::TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        TlsConnector::from(Arc::new(client)).connect(name, stream).await
+        TlsConnector::from(Arc::new(client))
+            .connect(name, stream)
+            .await
     }
 
     /// The leaf that a client is shown which asks for `name`.
     async fn leaf(&self, authority: &Authority, name: &str) -> CertificateDer<'static> {
         let stream = self.connect(client(authority, BOTH), name).await.unwrap();
-        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+        stream.get_ref().1.peer_certificates().unwrap()[0]
+            .clone()
+            .into_owned()
     }
 }
 
@@ -175,7 +194,11 @@ async fn echo(stream: &mut client::TlsStream<TcpStream>) {
 }
 
 fn config(folder: &TempDir, authority: &Authority) -> TlsConfig {
-    let files = write(folder.path(), "server", &authority.server(&["localhost", "127.0.0.1"]));
+    let files = write(
+        folder.path(),
+        "server",
+        &authority.server(&["localhost", "127.0.0.1"]),
+    );
     TlsConfig {
         certificates: vec![files],
         ..TlsConfig::default()
@@ -186,7 +209,10 @@ fn config(folder: &TempDir, authority: &Authority) -> TlsConfig {
 async fn c1_both_versions_with_forward_secrecy_and_alpn_and_no_resumption() {
     let (folder, authority) = (TempDir::new().unwrap(), Authority::new());
     let server = Server::start(config(&folder, &authority)).await;
-    for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
+    for (version, expected) in [
+        (&TLS12, ProtocolVersion::TLSv1_2),
+        (&TLS13, ProtocolVersion::TLSv1_3),
+    ] {
         let client = client(&authority, &[version]);
         // The second would resume if it could.
         for _ in 0..2 {
@@ -195,12 +221,25 @@ async fn c1_both_versions_with_forward_secrecy_and_alpn_and_no_resumption() {
             let connection = stream.get_ref().1;
             assert_eq!(connection.protocol_version(), Some(expected));
             assert_eq!(connection.alpn_protocol(), Some(&b"http/1.1"[..]));
-            assert_eq!(connection.handshake_kind(), Some(rustls::HandshakeKind::Full));
+            assert_eq!(
+                connection.handshake_kind(),
+                Some(rustls::HandshakeKind::Full)
+            );
         }
     }
-    for suite in &server.acceptor.current.load().server.crypto_provider().cipher_suites {
+    for suite in &server
+        .acceptor
+        .current
+        .load()
+        .server
+        .crypto_provider()
+        .cipher_suites
+    {
         let name = format!("{:?}", suite.suite());
-        assert!(name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"), "{name}");
+        assert!(
+            name.starts_with("TLS13_") || name.starts_with("TLS_ECDHE_"),
+            "{name}"
+        );
         assert!(name.contains("GCM") || name.contains("POLY1305"), "{name}");
     }
 }
@@ -211,8 +250,18 @@ async fn c1_the_newest_version_alone_if_the_operator_says_so() {
     let mut config = config(&folder, &authority);
     config.min_version = MinVersion::Tls13;
     let server = Server::start(config).await;
-    assert!(server.connect(client(&authority, &[&TLS12]), "localhost").await.is_err());
-    assert!(server.connect(client(&authority, &[&TLS13]), "localhost").await.is_ok());
+    assert!(
+        server
+            .connect(client(&authority, &[&TLS12]), "localhost")
+            .await
+            .is_err()
+    );
+    assert!(
+        server
+            .connect(client(&authority, &[&TLS13]), "localhost")
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -230,7 +279,10 @@ async fn c1_old_versions_and_plain_http_are_refused() {
         let _ = stream.read_to_end(&mut answer).await;
         // An alert or nothing.
         assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
-        assert!(matches!(server.outcome().await, Err(TlsError::Handshake(_))));
+        assert!(matches!(
+            server.outcome().await,
+            Err(TlsError::Handshake(_))
+        ));
     }
 }
 
@@ -242,7 +294,10 @@ async fn c1_clients_get_the_certificate_of_the_name_they_ask_for() {
         authority.server(&["voice.example.org", "VOICE2.example.org"]),
         authority.server(&["*.example.org"]),
     ];
-    let certificates = pairs.iter().enumerate().map(|(n, pair)| write(folder.path(), &n.to_string(), pair));
+    let certificates = pairs
+        .iter()
+        .enumerate()
+        .map(|(n, pair)| write(folder.path(), &n.to_string(), pair));
     let server = Server::start(TlsConfig {
         certificates: certificates.collect(),
         ..TlsConfig::default()
@@ -254,21 +309,31 @@ async fn c1_clients_get_the_certificate_of_the_name_they_ask_for() {
         ("Voice2.Example.org", 1),
         ("other.example.org", 2),
     ] {
-        assert_eq!(server.leaf(&authority, name).await, der(&pairs[expected].0), "{name}");
+        assert_eq!(
+            server.leaf(&authority, name).await,
+            der(&pairs[expected].0),
+            "{name}"
+        );
     }
-    let stranger = server.connect(client(&authority, BOTH), "a.b.example.org").await;
+    let stranger = server
+        .connect(client(&authority, BOTH), "a.b.example.org")
+        .await;
     assert!(stranger.is_err(), "a star is one label");
 }
 
 fn with_identity(authority: &Authority, (certificate, key): &(String, String)) -> ClientConfig {
     builder(authority, BOTH)
-        .with_client_auth_cert(vec![der(certificate)], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+        .with_client_auth_cert(
+            vec![der(certificate)],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
         .unwrap()
 }
 
 #[tokio::test]
 async fn c1_a_client_certificate_names_the_principal() {
-    let (folder, authority, stranger) = (TempDir::new().unwrap(), Authority::new(), Authority::new());
+    let (folder, authority, stranger) =
+        (TempDir::new().unwrap(), Authority::new(), Authority::new());
     let ca = folder.path().join("ca.crt");
     fs::write(&ca, authority.0.pem()).unwrap();
     for client_auth in [ClientAuth::Required, ClientAuth::Optional] {
@@ -279,7 +344,10 @@ async fn c1_a_client_certificate_names_the_principal() {
         })
         .await;
         let pair = authority.client();
-        let mut stream = server.connect(with_identity(&authority, &pair), "localhost").await.unwrap();
+        let mut stream = server
+            .connect(with_identity(&authority, &pair), "localhost")
+            .await
+            .unwrap();
         let identity = server.outcome().await.unwrap().unwrap();
         echo(&mut stream).await;
         assert_eq!(identity.subject(), Some("spiffe://example.org/billing"));
@@ -290,12 +358,18 @@ async fn c1_a_client_certificate_names_the_principal() {
 
         // Of another authority, and for another purpose.
         for wrong in [stranger.client(), authority.server(&["x.example.org"])] {
-            let _ = server.connect(with_identity(&authority, &wrong), "localhost").await;
-            assert!(matches!(server.outcome().await, Err(TlsError::Handshake(_))));
+            let _ = server
+                .connect(with_identity(&authority, &wrong), "localhost")
+                .await;
+            assert!(matches!(
+                server.outcome().await,
+                Err(TlsError::Handshake(_))
+            ));
         }
         let _ = server.connect(client(&authority, BOTH), "localhost").await;
         match (client_auth, server.outcome().await) {
-            (ClientAuth::Required, Err(TlsError::Handshake(_))) | (ClientAuth::Optional, Ok(None)) => {}
+            (ClientAuth::Required, Err(TlsError::Handshake(_)))
+            | (ClientAuth::Optional, Ok(None)) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -322,7 +396,9 @@ async fn c1_a_flood_from_one_address_is_stopped_before_any_cryptography() {
         *left = left.saturating_sub(1);
         *left > 0
     });
-    let acceptor = TlsAcceptor::new(config(&folder, &authority)).unwrap().limit(limit);
+    let acceptor = TlsAcceptor::new(config(&folder, &authority))
+        .unwrap()
+        .limit(limit);
     let mut server = Server::with(acceptor).await;
     let (mut accepted, mut limited) = (0, 0);
     for _ in 0..500 {
@@ -338,7 +414,10 @@ async fn c1_a_flood_from_one_address_is_stopped_before_any_cryptography() {
 
 /// Waits for the next news of the files.
 async fn news(reloads: &mut mpsc::Receiver<TlsReload>) -> TlsReload {
-    tokio::time::timeout(SOON, reloads.recv()).await.unwrap().unwrap()
+    tokio::time::timeout(SOON, reloads.recv())
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 fn watch(server: &Server) -> mpsc::Receiver<TlsReload> {
@@ -357,18 +436,27 @@ async fn c1_a_renewed_certificate_is_used_and_calls_go_on() {
     let server = Server::start(config).await;
     let mut reloads = watch(&server);
     let first = server.leaf(&authority, "localhost").await;
-    let mut call = server.connect(client(&authority, BOTH), "localhost").await.unwrap();
+    let mut call = server
+        .connect(client(&authority, BOTH), "localhost")
+        .await
+        .unwrap();
     echo(&mut call).await;
 
     // Broken: the old one stays.
     fs::write(&files.cert_file, "-----BEGIN CERTIFICATE-----\nnothing\n").unwrap();
-    assert!(matches!(news(&mut reloads).await, TlsReload::Kept(TlsLoadError::Content { .. })));
+    assert!(matches!(
+        news(&mut reloads).await,
+        TlsReload::Kept(TlsLoadError::Content { .. })
+    ));
     assert_eq!(server.leaf(&authority, "localhost").await, first);
 
     // A certificate without its key is as good as broken.
     let renewed = authority.server(&["localhost"]);
     fs::write(&files.cert_file, &renewed.0).unwrap();
-    assert!(matches!(news(&mut reloads).await, TlsReload::Kept(TlsLoadError::Pair { .. })));
+    assert!(matches!(
+        news(&mut reloads).await,
+        TlsReload::Kept(TlsLoadError::Pair { .. })
+    ));
     assert_eq!(server.leaf(&authority, "localhost").await, first);
 
     fs::write(&files.key_file, &renewed.1).unwrap();
@@ -384,7 +472,10 @@ async fn c1_a_renewed_certificate_is_used_and_calls_go_on() {
 async fn c1_a_turned_symbolic_link_is_noticed() {
     use std::os::unix::fs::symlink;
     let (folder, authority) = (TempDir::new().unwrap(), Authority::new());
-    let pairs = [authority.server(&["localhost"]), authority.server(&["localhost"])];
+    let pairs = [
+        authority.server(&["localhost"]),
+        authority.server(&["localhost"]),
+    ];
     for (name, pair) in ["..one", "..two"].iter().zip(&pairs) {
         let version = folder.path().join(name);
         fs::create_dir(&version).unwrap();
@@ -423,13 +514,28 @@ fn files_that_cannot_be_used_are_named_and_not_quoted() {
         let error = TlsAcceptor::new(config).unwrap_err();
         let text = format!("{error} {error:?}");
         assert!(text.contains(expected), "{text}");
-        assert!(!key.lines().any(|line| line.len() > 20 && text.contains(line)));
+        assert!(
+            !key.lines()
+                .any(|line| line.len() > 20 && text.contains(line))
+        );
     };
-    check(&|config| config.certificates[0].key_file = "/nowhere".into(), "cannot read /nowhere");
-    check(&|config| config.certificates[0].key_file = config.certificates[0].cert_file.clone(), "private key in PEM");
-    check(&|config| config.certificates[0].cert_file = config.certificates[0].key_file.clone(), "certificate in PEM");
+    check(
+        &|config| config.certificates[0].key_file = "/nowhere".into(),
+        "cannot read /nowhere",
+    );
+    check(
+        &|config| config.certificates[0].key_file = config.certificates[0].cert_file.clone(),
+        "private key in PEM",
+    );
+    check(
+        &|config| config.certificates[0].cert_file = config.certificates[0].key_file.clone(),
+        "certificate in PEM",
+    );
     let other = write(folder.path(), "other", &authority.server(&["localhost"]));
-    check(&|config| config.certificates[0].key_file = other.key_file.clone(), "its key cannot be used");
+    check(
+        &|config| config.certificates[0].key_file = other.key_file.clone(),
+        "its key cannot be used",
+    );
     check(
         &|config| {
             config.client_auth = ClientAuth::Required;
