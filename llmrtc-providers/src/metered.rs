@@ -300,6 +300,38 @@ mod tests {
         }
     }
 
+    /// Security item A3.
+    #[tokio::test]
+    async fn a3_a_refused_key_is_replaced_within_the_call() {
+        /// A key whose source has another value by now.
+        #[derive(Debug)]
+        struct Rotated;
+
+        #[async_trait::async_trait]
+        impl llmrtc_core::credential::Credential for Rotated {
+            fn current(&self) -> Secret {
+                Secret::new("CANARY-old")
+            }
+
+            async fn rejected(&self, refused: &Secret) -> Option<Secret> {
+                (refused.expose() == "CANARY-old").then(|| Secret::new(KEY))
+            }
+        }
+
+        let old = PATH.replace(KEY, "CANARY-old");
+        let script = Script::expect("GET", &old)
+            .respond(401, &[], "{}")
+            .then_expect("GET", PATH)
+            .respond(200, &[], "[]");
+        let server = ScriptedServer::start([script]).await;
+        let turn = turn(MeteredConfig {
+            api_key: std::sync::Arc::new(Rotated).into(),
+            ..config(base(&server))
+        });
+        assert!(turn.fetch().await.unwrap().is_empty());
+        server.finish();
+    }
+
     #[tokio::test]
     async fn silence_ends_after_five_seconds() {
         for script in [

@@ -10,5 +10,6 @@ mod conformance;
 mod fake;
 mod faults;
 mod requests;
+mod rotation;
 mod secrets;
 mod support;

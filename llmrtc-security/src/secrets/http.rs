@@ -122,6 +122,7 @@ fn wait(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 impl Answer {
+    #[cfg(any(feature = "gcp", feature = "vault-kv"))]
     pub(super) fn status(&self) -> u16 {
         self.status
     }

@@ -37,7 +37,7 @@ pub mod aws;
 mod chain;
 mod config;
 mod error;
-#[cfg(all(test, any(feature = "aws", feature = "vault-kv", feature = "gcp")))]
+#[cfg(test)]
 mod fake;
 mod file;
 #[cfg(feature = "gcp")]

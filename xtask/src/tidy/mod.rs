@@ -2,6 +2,7 @@
 
 pub(crate) mod changelog;
 mod dependencies;
+mod keys;
 mod manifests;
 mod protocol;
 mod text;
@@ -118,6 +119,7 @@ impl Repository {
         let mut findings = dependencies::check(&self.metadata);
         findings.extend(manifests::check(self));
         findings.extend(self.files.iter().flat_map(text::check));
+        findings.extend(self.files.iter().flat_map(keys::check));
         findings.extend(changelog::check(&self.files));
         findings.extend(protocol::check(self));
         findings
