@@ -178,12 +178,12 @@ impl Audit {
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, AuditError> {
-        if config.sinks.is_empty() {
+        if config.sinks().is_empty() {
             return Ok(Self::disabled());
         }
         let keys = Arc::new(AuditKeys::load_or_create(&config.key_file)?);
         let sinks = config
-            .sinks
+            .sinks()
             .iter()
             .map(|kind| sink(*kind, config))
             .collect::<Result<_, _>>()?;

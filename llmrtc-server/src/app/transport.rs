@@ -13,7 +13,7 @@ use llmrtc_core::{
     tasks::Tasks,
 };
 use llmrtc_security::{
-    limit::{LimitsConfig, Quota, RateTable},
+    limit::{config::LimitsConfig, gcra::Quota, rate::RateTable},
     net::{
         address::{Networks, proxy_protocol},
         tls::{TlsAcceptor, TlsError, TlsReload, TlsStream, check_plaintext},

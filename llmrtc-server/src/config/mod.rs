@@ -28,9 +28,9 @@ use llmrtc_security::{
         resume::{Binding, ResumeConfig},
     },
     guard::{GuardConfig, output::OutputConfig},
-    limit::LimitsConfig,
+    limit::config::LimitsConfig,
     net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
-    tool::policy::ToolsConfig,
+    tool::ToolsConfig,
     vault::VaultConfig,
 };
 use llmrtc_signal::connection::ConnectionConfig;

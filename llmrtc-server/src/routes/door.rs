@@ -12,7 +12,7 @@ use axum::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::{Denied, Principal, Rejection, origin::Origin},
-    limit::{Refusal, Scope, Subject},
+    limit::{config::Scope, policy::{Refusal, Subject}},
     net::{address::Client, cors::Cors},
 };
 

@@ -26,7 +26,7 @@ use llmrtc_security::{
     limit::{admission::Capacity, lease::Leases, policy::Limits},
     net::{address::ProxyConfig, cors::Cors},
     redis::Redis,
-    tool::policy::ToolsConfig,
+    tool::ToolsConfig,
     vault::{Subject, Vault, VaultUrls, VaultWriter},
 };
 use llmrtc_signal::connection::CloseReason;

@@ -34,7 +34,7 @@ use llmrtc_media::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::resume::{Attempt, Lease, Revoked},
-    limit::{Scope, Subject, admission::Place},
+    limit::{admission::Place, config::Scope, policy::Subject},
 };
 use llmrtc_signal::{
     connection::{

@@ -25,8 +25,8 @@ use llmrtc_security::{
         output::{Finding, OutputFilter, OutputRules},
         separate::{Marking, Part, Spotlight, neutralise},
     },
-    limit::{Scope, Subject},
-    tool::taint::Taint,
+    limit::{config::Scope, policy::Subject},
+    tool::Taint,
 };
 
 use crate::security::Security;
