@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 use llmrtc_core::{
     audio::EncodedAudio,
     clock::SystemClock,
+    guardrail::Guardrails,
     hooks::Observers,
     id::SessionId,
     playout::{AudioDecoder, DecodeError, DecodedAudio},
@@ -77,6 +78,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         observers: Observers::none(),
         tools: None,
         chunkers: Some(silent),
+        guardrails: Guardrails::default(),
         history: None,
         clock: Arc::new(SystemClock),
     };

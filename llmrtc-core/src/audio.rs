@@ -69,11 +69,11 @@ impl PcmChunk {
 
     /// Reads little-endian 16-bit samples. A trailing odd byte is ignored: the caller carries it.
     pub fn from_le_bytes(bytes: &[u8], rate: SampleRate) -> Self {
-        let samples: Vec<i16> = bytes
+        let samples = bytes
             .chunks_exact(2)
-            .map(|pair| i16::from_le_bytes([pair[0], pair[1]]))
-            .collect();
-        Self::new(samples, rate)
+            .map(|pair| i16::from_le_bytes([pair[0], pair[1]]));
+        // The length is known, so the samples are written once, to where they stay.
+        Self::new(samples.collect::<Arc<[i16]>>(), rate)
     }
 
     /// The samples, mono.

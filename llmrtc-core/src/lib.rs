@@ -4,6 +4,7 @@ pub mod audio;
 pub mod clock;
 pub mod credential;
 pub mod duration;
+pub mod guardrail;
 pub mod history;
 pub mod hooks;
 pub mod id;

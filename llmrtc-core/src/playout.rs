@@ -15,8 +15,9 @@ use tokio::sync::mpsc;
 use crate::{audio::PcmChunk, id::TurnId};
 
 /// The longest audio an output holds ahead of playout (PI3). Full: the writer waits, which slows synthesis down and
-/// nothing else.
-pub const OUTPUT_QUEUE: Duration = Duration::from_secs(30);
+/// nothing else. Two seconds bridge a vendor's hiccup, and what the vendor sent beyond them waits in the socket's buffer;
+/// each second more would cost 48 kB in every speaking session.
+pub const OUTPUT_QUEUE: Duration = Duration::from_secs(2);
 
 /// Numbers the segments of one turn from 0.
 pub type SegmentIndex = u32;

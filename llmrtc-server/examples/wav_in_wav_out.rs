@@ -71,7 +71,7 @@ async fn main() -> anyhow::Result<()> {
             }
             CallEvent::Message(ServerMessage::Llm { text }) => println!("answered: {text}"),
             CallEvent::Message(ServerMessage::TtsComplete) => break,
-            CallEvent::Message(ServerMessage::Error { code, message }) => {
+            CallEvent::Message(ServerMessage::Error { code, message, .. }) => {
                 bail!("{code}: {message}")
             }
             CallEvent::Lost(reason) => bail!("the connection was lost: {reason:?}"),

@@ -2,6 +2,7 @@
 //! capacity, authentication, in that order.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +11,7 @@ use std::{
 
 use axum::http::{HeaderMap, Uri, header};
 use llmrtc_security::auth::{
-    Authenticator, Credentials, Principal, Rejection,
+    Access, Authenticator, Credentials, Denied, Method, Presented, Principal, Rejection,
     origin::{Origin, OriginPolicy},
 };
 
@@ -19,25 +20,46 @@ use crate::shutdown::{Phase, Shutdown};
 /// When a refused client may try again: long enough to breathe, short enough for a person to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
+/// Most sockets that have not shown yet who they are. Apart from the places of callers, so that a crowd of silent ones
+/// keeps nobody out; each costs a few kilobytes for at most five seconds.
+const MAX_UNAUTHENTICATED: usize = 8_192;
+/// The same of one address that is not loopback.
+const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 16;
+
 /// The rules at the door.
 #[derive(Clone)]
 pub struct Admission {
     origins: OriginPolicy,
     authenticator: Arc<dyn Authenticator>,
     slots: Arc<Slots>,
+    /// Of those who have not shown yet who they are.
+    waiting: Arc<Slots>,
     shutdown: Shutdown,
 }
 
 /// A caller who may open a socket. Found in the extensions of the upgrade request.
 #[derive(Clone, Debug)]
 pub struct Admitted {
+    /// What the socket may do.
+    pub access: Access,
+    /// The page it comes from; absent for clients that are no browsers.
+    pub origin: Option<Origin>,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Its place among the connections. Keep it as long as the connection.
+    pub slot: Arc<Slot>,
+}
+
+/// A caller who may talk.
+#[derive(Clone, Debug)]
+pub struct Caller {
     /// Who it is.
     pub principal: Principal,
     /// The page it comes from; absent for clients that are no browsers.
     pub origin: Option<Origin>,
     /// The other end of the connection.
     pub peer: SocketAddr,
-    /// Its place among the connections. Keep it as long as the connection.
+    /// Its place among the connections.
     pub slot: Arc<Slot>,
 }
 
@@ -59,15 +81,12 @@ impl Admission {
         max_connections_per_address: usize,
         shutdown: Shutdown,
     ) -> Self {
-        let slots = Slots {
-            max: max_connections,
-            max_per_address: max_connections_per_address,
-            taken: Mutex::default(),
-        };
+        let waiting_per_address = max_connections_per_address.max(MAX_UNAUTHENTICATED_PER_ADDRESS);
         Self {
             origins,
             authenticator,
-            slots: Arc::new(slots),
+            slots: Slots::new(max_connections, max_connections_per_address),
+            waiting: Slots::new(MAX_UNAUTHENTICATED, waiting_per_address),
             shutdown,
         }
     }
@@ -75,55 +94,127 @@ impl Admission {
     /// Decides about one upgrade.
     ///
     /// # Errors
-    /// The status to refuse it with.
+    /// The status to refuse it with, and the reason for the audit log.
     ///
     /// # Cancel safety
-    /// Cancel safe: the place is given back.
+    /// The place is given back; a single-use credential may be spent.
     pub async fn admit(
         &self,
         headers: &HeaderMap,
         uri: &Uri,
         peer: SocketAddr,
-    ) -> Result<Admitted, Rejection> {
+    ) -> Result<Admitted, Denied> {
         if self.shutdown.phase() != Phase::Running {
-            return Err(Rejection::Unavailable {
+            let rejection = Rejection::Unavailable {
                 retry_after: RETRY_AFTER,
-            });
+            };
+            return Err(Denied::new(rejection, None, "shutting_down"));
         }
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let origin = self.origin(headers)?;
+        // Before the credentials are looked at: a full server spends no ticket.
+        let mut slot = Slots::take(&self.slots, peer.ip())?;
+        let presented = Presentation::of(headers, uri);
+        let credentials = presented.credentials(peer, origin.as_ref());
+        let access = self.authenticator.admit(&credentials).await?;
+        if matches!(access, Access::Deferred { .. }) {
+            slot = Slots::take(&self.waiting, peer.ip())?;
+        }
+        Ok(Admitted {
+            access,
+            origin,
+            peer,
+            slot: Arc::new(slot),
+        })
+    }
+
+    /// Decides about the first message of a socket whose access was deferred.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    ///
+    /// # Cancel safety
+    /// As [`admit`](Self::admit).
+    pub async fn admit_message(
+        &self,
+        presented: Presented<'_>,
+        admitted: &Admitted,
+    ) -> Result<Admitted, Denied> {
+        let credentials = Credentials::none(admitted.peer).origin(admitted.origin.as_ref());
+        let slot = Arc::new(Slots::take(&self.slots, admitted.peer.ip())?);
+        let access = self
+            .authenticator
+            .admit_message(presented, &credentials)
+            .await?;
+        Ok(Admitted {
+            access,
+            slot,
+            ..admitted.clone()
+        })
+    }
+
+    /// Decides about a credential that is to replace the one of a running session: whose it is.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    ///
+    /// # Cancel safety
+    /// As [`admit`](Self::admit).
+    pub async fn refresh(
+        &self,
+        presented: Presented<'_>,
+        caller: &Caller,
+    ) -> Result<Principal, Denied> {
+        let credentials = Credentials::none(caller.peer).origin(caller.origin.as_ref());
+        match self
+            .authenticator
+            .admit_message(presented, &credentials)
+            .await?
+        {
+            Access::Granted(principal) => Ok(principal),
+            _ => Err(Denied::new(
+                Rejection::Unauthenticated,
+                None,
+                "not_a_fresh_credential",
+            )),
+        }
+    }
+
+    /// Decides about one request that is no upgrade.
+    ///
+    /// # Errors
+    /// The status to refuse it with.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn caller(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: SocketAddr,
+        origin: Option<&Origin>,
+    ) -> Result<Principal, Denied> {
+        let presented = Presentation::of(headers, uri);
+        let credentials = presented.credentials(peer, origin);
+        let principal = self.authenticator.authenticate(&credentials).await;
+        principal.map_err(|rejection| {
+            let method = presented.authorization.map(|_| Method::Jwt);
+            Denied::new(rejection, method, "request")
+        })
+    }
+
+    /// The page that a request comes from, if it may.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn origin(&self, headers: &HeaderMap) -> Result<Option<Origin>, Denied> {
         let origins = headers
             .get_all(header::ORIGIN)
             .iter()
             .map(|value| value.as_bytes());
-        let origin = self
-            .origins
-            .check(origins, text(header::HOST))
-            .map_err(|_| Rejection::Forbidden)?;
-        let slot = Arc::new(Slots::take(&self.slots, peer.ip())?);
-
-        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
-        let protocols: Vec<&str> = protocols
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(',').map(str::trim))
-            .collect();
-        let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-        let token = query
-            .into_iter()
-            .find(|(name, _)| name == "token" || name == "ticket")
-            .map(|(_, value)| value);
-        let credentials = Credentials::none(peer)
-            .authorization(text(header::AUTHORIZATION))
-            .query_token(token.as_deref())
-            .subprotocols(&protocols)
-            .origin(origin.as_ref());
-        let principal = self.authenticator.authenticate(&credentials).await?;
-        Ok(Admitted {
-            principal,
-            origin,
-            peer,
-            slot,
-        })
+        let host = headers.get(header::HOST);
+        let host = host.and_then(|value| value.to_str().ok());
+        let checked = self.origins.check(origins, host);
+        checked.map_err(|_| Denied::new(Rejection::Forbidden, None, "origin"))
     }
 
     /// Whether there is no place left.
@@ -134,6 +225,45 @@ impl Admission {
     /// Connections that hold a place.
     pub fn connections(&self) -> usize {
         self.slots.lock().total
+    }
+}
+
+/// What a request presents, taken apart.
+struct Presentation<'a> {
+    authorization: Option<&'a str>,
+    protocols: Vec<&'a str>,
+    ticket: Option<Cow<'a, str>>,
+    token: Option<Cow<'a, str>>,
+}
+
+impl<'a> Presentation<'a> {
+    fn of(headers: &'a HeaderMap, uri: &'a Uri) -> Self {
+        let authorization = headers.get(header::AUTHORIZATION);
+        let protocols = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL);
+        let parameter = |name| {
+            let query = uri.query().unwrap_or_default().as_bytes();
+            url::form_urlencoded::parse(query)
+                .find_map(|(key, value)| (key == name).then_some(value))
+        };
+        Self {
+            authorization: authorization.and_then(|value| value.to_str().ok()),
+            protocols: protocols
+                .iter()
+                .filter_map(|value| value.to_str().ok())
+                .flat_map(|value| value.split(',').map(str::trim))
+                .collect(),
+            ticket: parameter("ticket"),
+            token: parameter("token"),
+        }
+    }
+
+    fn credentials(&'a self, peer: SocketAddr, origin: Option<&'a Origin>) -> Credentials<'a> {
+        Credentials::none(peer)
+            .authorization(self.authorization)
+            .query_ticket(self.ticket.as_deref())
+            .query_token(self.token.as_deref())
+            .subprotocols(&self.protocols)
+            .origin(origin)
     }
 }
 
@@ -152,21 +282,31 @@ struct Taken {
 }
 
 impl Slots {
-    fn take(slots: &Arc<Self>, address: IpAddr) -> Result<Slot, Rejection> {
+    fn new(max: usize, max_per_address: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            max_per_address,
+            taken: Mutex::default(),
+        })
+    }
+
+    fn take(slots: &Arc<Self>, address: IpAddr) -> Result<Slot, Denied> {
         let address = subscriber(address);
         let mut taken = slots.lock();
         if taken.total >= slots.max {
-            return Err(Rejection::Unavailable {
+            let rejection = Rejection::Unavailable {
                 retry_after: RETRY_AFTER,
-            });
+            };
+            return Err(Denied::new(rejection, None, "full"));
         }
         // Everything on loopback shares one address, and a proxy there stands for all its clients.
         if !address.is_loopback() {
             let count = taken.by_address.entry(address).or_default();
             if *count >= slots.max_per_address {
-                return Err(Rejection::RateLimited {
+                let rejection = Rejection::RateLimited {
                     retry_after: RETRY_AFTER,
-                });
+                };
+                return Err(Denied::new(rejection, None, "connections_per_address"));
             }
             *count += 1;
         }
@@ -231,7 +371,7 @@ mod tests {
         )
     }
 
-    async fn from(admission: &Admission, peer: &str) -> Result<Admitted, Rejection> {
+    async fn from(admission: &Admission, peer: &str) -> Result<Admitted, Denied> {
         admission
             .admit(
                 &HeaderMap::new(),
@@ -241,8 +381,9 @@ mod tests {
             .await
     }
 
-    fn status(result: &Result<Admitted, Rejection>) -> u16 {
-        result.as_ref().map_or_else(Rejection::status, |_| 101)
+    fn status(result: &Result<Admitted, Denied>) -> u16 {
+        let status = |denied: &Denied| denied.rejection.status();
+        result.as_ref().map_or_else(status, |_| 101)
     }
 
     #[tokio::test]
@@ -290,8 +431,9 @@ mod tests {
             credentials: &Credentials<'_>,
         ) -> Result<Principal, Rejection> {
             let seen = format!(
-                "{:?} {:?} {:?} {:?}",
+                "{:?} {:?} {:?} {:?} {:?}",
                 credentials.authorization,
+                credentials.query_ticket,
                 credentials.query_token,
                 credentials.subprotocols,
                 credentials.origin
@@ -313,15 +455,22 @@ mod tests {
         );
         headers.append("sec-websocket-protocol", "y".parse().unwrap());
         let peer = "127.0.0.1:1".parse().unwrap();
-        let uri = Uri::from_static("/a?x=1&ticket=a%2Bb");
+        let uri = Uri::from_static("/a?x=1&ticket=a%2Bb&token=c");
         let admitted = admission.admit(&headers, &uri, peer).await.unwrap();
+        let Access::Granted(principal) = admitted.access else {
+            panic!("{:?}", admitted.access);
+        };
         assert_eq!(
-            &*admitted.principal.subject,
-            r#"Some("Bearer t") Some("a+b") ["llmrtc.v1", "bearer.x", "y"] Some(Origin(http://localhost:3000))"#
+            &*principal.subject,
+            r#"Some("Bearer t") Some("a+b") Some("c") ["llmrtc.v1", "bearer.x", "y"] Some(Origin(http://localhost:3000))"#
         );
         headers.insert("origin", "https://evil.test".parse().unwrap());
         assert_eq!(
-            admission.admit(&headers, &uri, peer).await.unwrap_err(),
+            admission
+                .admit(&headers, &uri, peer)
+                .await
+                .unwrap_err()
+                .rejection,
             Rejection::Forbidden
         );
         assert_eq!(admission.connections(), 1);

@@ -1,11 +1,13 @@
 //! The reference server: one listener, one [`Server`], until the shutdown is over.
 
 mod http;
+mod transport;
 
 use anyhow::Context;
 use llmrtc_security::auth::bind::Exposure;
 use tokio::net::TcpListener;
 
+use self::transport::Transport;
 use crate::{config::Config, listen::listen, server::Server, shutdown::Shutdown};
 
 /// Runs the server until the shutdown is over. A shutdown that begins before the server is ready ends it there.
@@ -14,22 +16,37 @@ use crate::{config::Config, listen::listen, server::Server, shutdown::Shutdown};
 /// When a socket cannot be opened or a provider cannot be used.
 pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
     let (grace, metrics_bind) = (config.shutdown.grace, config.server.metrics_bind);
+    let (admin_bind, admin_token) = (config.admin.bind, config.admin_token()?);
     let start = start(config, shutdown.clone());
-    let (listener, server) = tokio::select! {
+    let (listener, transport, server) = tokio::select! {
         biased;
         () = shutdown.draining() => return Ok(()),
         started = start => started?,
     };
 
+    let admin = match admin_bind {
+        Some(address) => Some((address, server.admin_router(admin_token.as_ref())?)),
+        None => None,
+    };
     let web = async {
-        http::serve(listener, server.router(), shutdown.clone()).await;
+        http::serve(listener, transport, server.router(), shutdown.clone()).await;
         anyhow::Ok(())
     };
     let numbers = async {
         if let Some(address) = metrics_bind {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-            http::serve(listener, server.metrics_router(), shutdown.clone()).await;
+            let router = server.metrics_router();
+            http::serve(listener, Transport::default(), router, shutdown.clone()).await;
+        }
+        anyhow::Ok(())
+    };
+    let operators = async {
+        if let Some((address, router)) = admin {
+            let listener = TcpListener::bind(address).await;
+            let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
+            tracing::info!(%address, "listening for operators");
+            http::serve(listener, Transport::default(), router, shutdown.clone()).await;
         }
         anyhow::Ok(())
     };
@@ -37,13 +54,17 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         shutdown.drain(grace).await;
         Ok(())
     };
-    tokio::try_join!(web, numbers, drain)?;
+    tokio::try_join!(web, numbers, operators, drain)?;
     server.finish().await;
     Ok(())
 }
 
-async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<(TcpListener, Server)> {
-    let main = listen(&config.server).await?;
+async fn start(
+    config: Config,
+    shutdown: Shutdown,
+) -> anyhow::Result<(TcpListener, Transport, Server)> {
+    let main = listen(&config).await?;
+    let transport = Transport::new(&config, main.address.ip())?;
     if main.exposure == Exposure::OpenToNetwork {
         tracing::warn!(address = %main.address, "anybody who reaches this address can talk at your cost");
     }
@@ -52,11 +73,12 @@ async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<(TcpListene
         .shutdown(shutdown)
         .build(main.address, main.exposure)
         .await?;
-    tracing::info!(address = %main.address, "listening");
+    tracing::info!(address = %main.address, tls = transport.is_secure(), "listening");
     if playground {
-        tracing::info!("open http://{}/ in a browser to talk", main.address);
+        let scheme = if transport.is_secure() { "https" } else { "http" };
+        tracing::info!("open {scheme}://{}/ in a browser to talk", main.address);
     }
-    Ok((main.listener, server))
+    Ok((main.listener, transport, server))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr};
 use llmrtc_security::auth::bind::{BindError, Exposure};
 use tokio::net::{TcpListener, lookup_host};
 
-use crate::config::ServerConfig;
+use crate::config::Config;
 
 /// An open socket.
 #[derive(Debug)]
@@ -52,12 +52,12 @@ pub enum ListenError {
 ///
 /// # Cancel safety
 /// Cancel safe.
-pub async fn listen(config: &ServerConfig) -> Result<Listening, ListenError> {
+pub async fn listen(config: &Config) -> Result<Listening, ListenError> {
     let resolve = |source| ListenError::Resolve {
-        host: config.host.clone(),
+        host: config.server.host.clone(),
         source,
     };
-    let addresses: Vec<SocketAddr> = lookup_host((config.host.as_str(), config.port))
+    let addresses: Vec<SocketAddr> = lookup_host((config.server.host.as_str(), config.server.port))
         .await
         .map_err(resolve)?
         .collect();
@@ -88,12 +88,11 @@ pub async fn listen(config: &ServerConfig) -> Result<Listening, ListenError> {
 mod tests {
     use super::*;
 
-    fn config(host: &str, port: u16) -> ServerConfig {
-        ServerConfig {
-            host: host.into(),
-            port,
-            ..ServerConfig::default()
-        }
+    fn config(host: &str, port: u16) -> Config {
+        let mut config = Config::default();
+        config.server.host = host.into();
+        config.server.port = port;
+        config
     }
 
     #[tokio::test]
@@ -112,7 +111,7 @@ mod tests {
         let error = listen(&config("0.0.0.0", 0)).await.unwrap_err();
         assert!(matches!(error, ListenError::Exposed(_)), "{error}");
         let mut insecure = config("0.0.0.0", 0);
-        insecure.insecure_no_auth = true;
+        insecure.server.insecure_no_auth = true;
         assert_eq!(
             listen(&insecure).await.unwrap().exposure,
             Exposure::OpenToNetwork

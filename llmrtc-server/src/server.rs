@@ -15,6 +15,7 @@ use llmrtc_core::{
     hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
     id::SessionId,
     playout::AudioDecoder,
+    redact::Secret,
     provider::Providers,
     session::{MemorySessions, SessionLimits, SessionStore},
     tasks::Tasks,
@@ -24,8 +25,11 @@ use llmrtc_core::{
 };
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
 use llmrtc_providers::select;
-use llmrtc_security::auth::{bind::Exposure, resume::SessionHandles};
-use llmrtc_signal::connection::{ConnectionConfig, server::configure};
+use llmrtc_security::auth::{Access, bind::Exposure, resume::SessionHandles};
+use llmrtc_signal::connection::{
+    ConnectionConfig,
+    server::{configure, configure_waiting},
+};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
@@ -35,6 +39,7 @@ use crate::{
     ice::IceServers,
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
+    security::Security,
     session,
     shutdown::Shutdown,
 };
@@ -70,7 +75,10 @@ pub(crate) struct Shared {
     pub(crate) tools: Option<Arc<dyn ToolRunner>>,
     pub(crate) peers: PeerFactory,
     pub(crate) decoder: Arc<dyn AudioDecoder>,
-    pub(crate) handles: SessionHandles,
+    /// The rules at the door, which are asked again for what comes in messages.
+    pub(crate) admission: Admission,
+    pub(crate) security: Arc<Security>,
+    pub(crate) handles: Arc<SessionHandles>,
     /// Histories of sessions whose client is away.
     pub(crate) histories: MemorySessions<HistorySnapshot>,
     pub(crate) ice: IceServers,
@@ -156,6 +164,22 @@ impl ServerBuilder {
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
+        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
+        let security = Security::build(
+            &config,
+            address,
+            exposure,
+            Arc::clone(&handles),
+            Arc::clone(&clock),
+        );
+        let security = Arc::new(security.await?);
+        let admission = Admission::new(
+            config.server.origin_policy(address.ip()),
+            Arc::clone(&security.authenticator),
+            config.server.max_connections,
+            config.server.max_connections_per_address,
+            shutdown.clone(),
+        );
         let shared = Arc::new(Shared {
             signal: config.signal.clone(),
             turn: Arc::new(config.turn.clone()),
@@ -163,7 +187,9 @@ impl ServerBuilder {
             tools,
             peers: PeerFactory::new(config.media.peer.clone(), address.ip(), media),
             decoder: Arc::new(FileDecoder),
-            handles: SessionHandles::new(sessions.resume(exposure)),
+            admission: admission.clone(),
+            security: Arc::clone(&security),
+            handles,
             histories: MemorySessions::new(
                 SessionLimits {
                     ttl: sessions.ttl,
@@ -188,13 +214,8 @@ impl ServerBuilder {
             .context("media cannot be received")?;
         shared.start_housekeeping();
         let web = Web {
-            admission: Admission::new(
-                config.server.origin_policy(address.ip()),
-                Arc::new(config.server.authenticator()),
-                config.server.max_connections,
-                config.server.max_connections_per_address,
-                shutdown,
-            ),
+            admission,
+            security,
             readiness: readiness.clone(),
             metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
                 .then(|| Arc::clone(&prometheus)),
@@ -239,6 +260,16 @@ impl Server {
         routes::metrics_router(Arc::clone(&self.numbers))
     }
 
+    /// The routes of the operator's listener, behind this token.
+    ///
+    /// # Errors
+    /// Without a token.
+    pub fn admin_router(&self, token: Option<&Secret>) -> anyhow::Result<Router> {
+        let token = token.context("the operator's listener needs a token")?;
+        let (web, numbers) = (self.web.clone(), Arc::clone(&self.numbers));
+        Ok(routes::admin::router(web, numbers, token.clone()))
+    }
+
     /// Waits until all sessions have come to their end, then lets observers and providers finish within their
     /// bounds. Begin the shutdown first.
     ///
@@ -250,6 +281,7 @@ impl Server {
         shared.calls.wait().await;
         shared.observers.flush(FLUSH_TIMEOUT).await;
         let _ = tokio::time::timeout(PROVIDER_TIMEOUT, shared.providers.shutdown()).await;
+        shared.security.finish().await;
     }
 }
 
@@ -280,7 +312,11 @@ fn open(
         .and_then(|host| host.to_str().ok());
     let ice = shared.ice.for_client(host);
     let shared = Arc::clone(shared);
-    configure(upgrade).on_upgrade(async move |socket| {
+    let upgrade = match admitted.access {
+        Access::Deferred { .. } => configure_waiting(upgrade),
+        _ => configure(upgrade),
+    };
+    upgrade.on_upgrade(async move |socket| {
         let calls = shared.calls.clone();
         let _call = calls.token();
         session::run(shared, socket, admitted, ice).await;

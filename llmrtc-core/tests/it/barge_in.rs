@@ -86,16 +86,13 @@ async fn noise_only_pauses_the_answer() {
         .iter()
         .map(|(_, action)| *action)
         .collect();
+    // The answer is longer than the output may hold, so the rest of it is written after the pause.
+    let expected = [SinkAction::Hold, SinkAction::Release, SinkAction::Finish];
     assert!(
-        matches!(
-            actions[..],
-            [
-                SinkAction::Finish,
-                SinkAction::Hold,
-                SinkAction::Release,
-                ..
-            ]
-        ),
+        actions.len() >= 3
+            && actions.iter().zip(&expected).all(|(is, should)| {
+                std::mem::discriminant(is) == std::mem::discriminant(should)
+            }),
         "{actions:?}"
     );
     assert_eq!(

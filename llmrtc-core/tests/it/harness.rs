@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use llmrtc_core::{
     audio::{AudioFormat, EncodedAudio, PcmChunk, SampleRate, Utterance},
     clock::{Clock, SystemClock},
+    guardrail::{Guardrail, Guardrails},
     history::HistorySnapshot,
     hooks::Observers,
     id::SessionId,
@@ -37,6 +38,7 @@ pub(crate) struct Cast {
     /// Speaks in place of `tts`.
     pub(crate) speaker: Option<Arc<dyn TtsProvider>>,
     pub(crate) chunkers: Option<ChunkerFactory>,
+    pub(crate) guardrails: Guardrails,
 }
 
 impl Cast {
@@ -56,6 +58,7 @@ impl Cast {
             listener: None,
             speaker: None,
             chunkers: None,
+            guardrails: Guardrails::default(),
         }
     }
 
@@ -97,6 +100,13 @@ impl Cast {
         self
     }
 
+    pub(crate) fn guardrail(mut self, guardrail: impl Guardrail) -> Self {
+        self.guardrails = [Arc::new(guardrail) as Arc<dyn Guardrail>]
+            .into_iter()
+            .collect();
+        self
+    }
+
     pub(crate) fn observers(mut self, observers: Observers) -> Self {
         self.observers = observers;
         self
@@ -128,6 +138,7 @@ impl Cast {
                 tools: self.tools.clone(),
                 chunkers: self.chunkers.clone(),
                 history: self.history.clone(),
+                guardrails: self.guardrails.clone(),
                 clock: Arc::new(SystemClock),
             },
         );

@@ -5,6 +5,7 @@
 mod barge_in;
 mod conversation;
 mod failures;
+mod guardrails;
 mod harness;
 mod hooks;
 mod live;

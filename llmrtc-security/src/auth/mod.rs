@@ -1,35 +1,158 @@
 //! Who is calling. Decided at the HTTP upgrade, before anything is allocated for the caller.
 
+pub mod api_key;
 pub mod bind;
+pub mod chain;
+pub mod config;
+mod digest;
+pub mod grants;
+#[cfg(feature = "jwt")]
+pub mod jwt;
+pub mod lifetime;
 pub mod origin;
+pub mod principal;
 pub mod resume;
+pub mod revocation;
+pub mod ticket;
 
-use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
-use llmrtc_core::redact::Pii;
 
-use self::origin::Origin;
+pub use self::{
+    grants::Grants,
+    principal::{Credential, Method, Principal, PrincipalKind},
+};
+use self::{origin::Origin, ticket::SpentTicket};
 
 /// Turns the credentials of a request into a principal.
 ///
-/// Called once per upgrade, after the Origin check and before the 101. Implementations compare secrets in constant
-/// time, answer every kind of wrong credential alike, and put neither credentials nor reasons into errors; what went
-/// wrong belongs into the audit log.
+/// Called after the Origin check and before anything is allocated for the caller. Implementations compare secrets in
+/// constant time, answer every kind of wrong credential alike, and put no credential into an error; the reason in
+/// [`Denied`] is for the audit log.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// Decides about one request.
+    /// Decides about one plain HTTP request, such as the one that asks for a ticket.
     ///
     /// # Errors
-    /// The status that the upgrade is refused with.
+    /// The status that the request is refused with.
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt. A single-use credential may be spent by then.
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Principal, Rejection>;
 
+    /// Decides about one WebSocket upgrade, before the 101. An upgrade has more ways to present credentials than a
+    /// request, and more outcomes.
+    ///
+    /// # Errors
+    /// The status that the upgrade is refused with, and the reason for the audit log.
+    ///
+    /// # Cancel safety
+    /// As [`authenticate`](Self::authenticate).
+    async fn admit(&self, credentials: &Credentials<'_>) -> Result<Access, Denied> {
+        let granted = self.authenticate(credentials).await;
+        granted.map(Access::Granted).map_err(Denied::from)
+    }
+
+    /// Decides about the first message of a socket that was let in with [`Access::Deferred`], and about a token that
+    /// replaces the one of a running session. `credentials` are those of the upgrade.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit); close with 4401, or 4429 if it is about limits.
+    ///
+    /// # Cancel safety
+    /// As [`authenticate`](Self::authenticate).
+    async fn admit_message(
+        &self,
+        presented: Presented<'_>,
+        credentials: &Credentials<'_>,
+    ) -> Result<Access, Denied> {
+        let _ = (presented, credentials);
+        Err(Denied::from(Rejection::Unauthenticated))
+    }
+
     /// Whether it lets anybody in who can reach the listener. [`bind::check`] asks this.
     fn is_open(&self) -> bool {
         false
+    }
+}
+
+/// What an upgrade may do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Access {
+    /// Talk.
+    Granted(Principal),
+    /// Nothing was presented. The first message must be `auth`, within this time; until then nothing exists for the
+    /// caller, and [`Authenticator::admit_message`] decides. Close with 4408 when the time is up.
+    Deferred {
+        /// How long to wait.
+        within: Duration,
+    },
+    /// Take up the one session that this ticket opened. The first message must be `reconnect`, within this time, and
+    /// [`SessionHandles::resume_spent`](resume::SessionHandles::resume_spent) decides; anything else closes the socket and
+    /// is worth an audit event.
+    ResumeOnly {
+        /// Whose.
+        ticket: SpentTicket,
+        /// How long to wait.
+        within: Duration,
+    },
+}
+
+/// What a message presents.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Presented<'a> {
+    /// A JWT or an API key.
+    Token(&'a str),
+    /// A ticket.
+    Ticket(&'a str),
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token",
+            Self::Ticket(_) => "Ticket",
+        })
+    }
+}
+
+/// An upgrade that is refused. The client sees [`rejection`](Self::rejection), which has one form for every wrong
+/// credential; the rest is for the audit log.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{rejection}")]
+#[non_exhaustive]
+pub struct Denied {
+    /// What the client is told.
+    pub rejection: Rejection,
+    /// What was presented, if anything was.
+    pub method: Option<Method>,
+    /// Why, from a closed set of names such as `jwt_expired`.
+    pub reason: &'static str,
+}
+
+impl Denied {
+    /// A refusal of what was presented, for this reason.
+    pub fn new(rejection: Rejection, method: Option<Method>, reason: &'static str) -> Self {
+        Self {
+            rejection,
+            method,
+            reason,
+        }
+    }
+}
+
+impl From<Rejection> for Denied {
+    fn from(rejection: Rejection) -> Self {
+        let reason = match rejection {
+            Rejection::Unauthenticated => "unauthenticated",
+            Rejection::Forbidden => "forbidden",
+            Rejection::RateLimited { .. } => "rate_limited",
+            Rejection::Unavailable { .. } => "unavailable",
+        };
+        Self::new(rejection, None, reason)
     }
 }
 
@@ -39,7 +162,9 @@ pub trait Authenticator: Send + Sync + 'static {
 pub struct Credentials<'a> {
     /// The `Authorization` header, as received.
     pub authorization: Option<&'a str>,
-    /// The `token` or `ticket` query parameter, percent-decoded.
+    /// The `ticket` query parameter, percent-decoded.
+    pub query_ticket: Option<&'a str>,
+    /// The `token` query parameter, percent-decoded.
     pub query_token: Option<&'a str>,
     /// The protocols of `Sec-WebSocket-Protocol`, in the client's order.
     pub subprotocols: &'a [&'a str],
@@ -54,6 +179,7 @@ impl<'a> Credentials<'a> {
     pub fn none(peer: SocketAddr) -> Self {
         Self {
             authorization: None,
+            query_ticket: None,
             query_token: None,
             subprotocols: &[],
             origin: None,
@@ -68,7 +194,14 @@ impl<'a> Credentials<'a> {
         self
     }
 
-    /// Adds the query parameter.
+    /// Adds the query parameter `ticket`.
+    #[must_use]
+    pub fn query_ticket(mut self, value: Option<&'a str>) -> Self {
+        self.query_ticket = value;
+        self
+    }
+
+    /// Adds the query parameter `token`.
     #[must_use]
     pub fn query_token(mut self, value: Option<&'a str>) -> Self {
         self.query_token = value;
@@ -94,64 +227,12 @@ impl fmt::Debug for Credentials<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("authorization", &self.authorization.is_some())
+            .field("query_ticket", &self.query_ticket.is_some())
             .field("query_token", &self.query_token.is_some())
             .field("subprotocols", &self.subprotocols.len())
             .field("origin", &self.origin)
             .finish_non_exhaustive()
     }
-}
-
-/// Somebody who was let in. Bound to the session for its whole life.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Principal {
-    /// Who, unique within the tenant. May be a mail address, so it prints as its length.
-    pub subject: Arc<str>,
-    /// Whose customer, where the deployment has tenants.
-    pub tenant: Option<Arc<str>>,
-    /// How the identity is known.
-    pub kind: PrincipalKind,
-}
-
-impl Principal {
-    /// Somebody without an identity: every caller of a server in open mode.
-    pub fn anonymous() -> Self {
-        Self {
-            subject: "anonymous".into(),
-            tenant: None,
-            kind: PrincipalKind::Anonymous,
-        }
-    }
-
-    /// A person, named by a verified token or ticket.
-    pub fn user(subject: impl Into<Arc<str>>, tenant: Option<Arc<str>>) -> Self {
-        Self {
-            subject: subject.into(),
-            tenant,
-            kind: PrincipalKind::User,
-        }
-    }
-}
-
-impl fmt::Debug for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Principal")
-            .field("subject", &Pii(&self.subject))
-            .field("tenant", &self.tenant)
-            .field("kind", &self.kind)
-            .finish()
-    }
-}
-
-/// How an identity is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum PrincipalKind {
-    /// It is not.
-    Anonymous,
-    /// By a token or ticket that speaks for a person.
-    User,
-    /// By a key that speaks for a program.
-    Service,
 }
 
 /// Why an upgrade is refused, as far as the client may know.
@@ -293,11 +374,15 @@ mod tests {
     fn neither_credentials_nor_subjects_print() {
         let credentials = Credentials::none("127.0.0.1:1".parse().unwrap())
             .authorization(Some("Bearer canary"))
+            .query_ticket(Some("canary"))
             .query_token(Some("canary"))
             .subprotocols(&["bearer.canary"]);
         let text = format!(
             "{credentials:?} {:?}",
-            Principal::user("canary@example.org", None)
+            (
+                Principal::user("canary@example.org", None),
+                Presented::Token("canary")
+            )
         );
         assert!(!text.contains("canary"), "{text}");
     }

@@ -172,6 +172,28 @@ impl OriginPolicy {
     }
 }
 
+/// Checks the fetch metadata of an upgrade (`Sec-Fetch-Site`, `Sec-Fetch-Mode`) beside its Origin. Pages can neither set
+/// nor remove these headers, and only browsers send them, so they catch a browser whose `Origin` was lost on the way and
+/// would pass for a client that is none. Which sites may connect is the policy's decision and not made here.
+///
+/// # Errors
+/// When a browser says that this is no WebSocket of a page.
+pub fn check_fetch_metadata(
+    origin: Option<&Origin>,
+    site: Option<&str>,
+    mode: Option<&str>,
+) -> Result<(), OriginRefused> {
+    // `none` is a navigation by the user, which cannot open a socket.
+    let site_fits =
+        site.is_none_or(|site| matches!(site, "same-origin" | "same-site" | "cross-site"));
+    let mode_fits = mode.is_none_or(|mode| mode == "websocket");
+    let is_browser = site.is_some() || mode.is_some();
+    let origin_fits = origin.is_some() || !is_browser;
+    (site_fits && mode_fits && origin_fits)
+        .then_some(())
+        .ok_or(OriginRefused)
+}
+
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         // Browsers resolve these to loopback themselves (RFC 6761 §6.3).
@@ -331,6 +353,32 @@ mod tests {
                 .check([b"https://voice.example".as_slice()], None)
                 .is_err()
         );
+    }
+
+    #[test]
+    fn b5_fetch_metadata_must_fit_a_page_that_opens_a_socket() {
+        let page = Origin::from_config("https://app.example").unwrap();
+        let cases = [
+            (Some(&page), Some("same-origin"), Some("websocket"), true),
+            (Some(&page), Some("cross-site"), Some("websocket"), true),
+            (Some(&page), Some("same-site"), None, true),
+            (Some(&page), None, None, true),
+            (None, None, None, true),
+            // A browser whose Origin is gone.
+            (None, Some("same-origin"), Some("websocket"), false),
+            (None, Some("cross-site"), None, false),
+            (None, None, Some("websocket"), false),
+            // No socket.
+            (Some(&page), Some("none"), Some("navigate"), false),
+            (Some(&page), Some("cross-site"), Some("no-cors"), false),
+            (Some(&page), Some("same-origin"), Some("cors"), false),
+            (Some(&page), Some("Same-Origin"), Some("websocket"), false),
+            (Some(&page), Some(""), None, false),
+        ];
+        for (origin, site, mode, allowed) in cases {
+            let outcome = check_fetch_metadata(origin, site, mode);
+            assert_eq!(outcome.is_ok(), allowed, "{origin:?} {site:?} {mode:?}");
+        }
     }
 
     #[test]

@@ -25,9 +25,13 @@
 //! [`Detachment`] that completes when that connection has let go of its [`Lease`]; the server awaits it (with a
 //! deadline) before it acknowledges, so two connections never run turns on one history.
 //!
+//! Under ticket authentication a session also remembers the ticket that its client came with, because a client that
+//! always connects to the same URL comes back with that one, spent. [`SessionHandles::spent_ticket`] recognises it while
+//! the session lives, and [`SessionHandles::resume_spent`] gives it that session and no other. A client that resumes with
+//! a fresh ticket is known by that from then on.
+//!
 //! Everything is kept in memory: after a restart the conversations are gone, too. No method awaits or reads a clock.
 
-mod digest;
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +45,12 @@ use std::{
 use llmrtc_core::{id::SessionId, redact::Secret};
 use tokio::sync::watch;
 
-use self::digest::{Digest, credential, owner_digest, principal_digest, same, sha256};
-use super::{Principal, origin::Origin};
+use super::{
+    Principal,
+    digest::{Digest, credential, owner_digest, principal_digest, same, sha256},
+    origin::Origin,
+    ticket::{SpentTicket, TicketId},
+};
 
 /// Retired tokens remembered per session, to recognise a replay. Older ones are merely wrong. Half a kilobyte.
 const RETIRED_TOKENS: usize = 16;
@@ -102,7 +110,9 @@ struct State {
     entries: HashMap<Digest, Entry>,
     /// Sessions without a connection, oldest first.
     waiting: BTreeMap<Since, Digest>,
-    /// The same by principal, for principals that have an identity.
+    /// By the ticket that the client came with.
+    by_ticket: HashMap<TicketId, Digest>,
+    /// The waiting ones by principal, for principals that have an identity.
     waiting_by_principal: HashMap<Digest, BTreeMap<Since, Digest>>,
     /// Numbers leases and waits.
     serial: u64,
@@ -121,6 +131,8 @@ struct Entry {
     retired: VecDeque<Digest>,
     /// The client has shown that it keeps tokens.
     token_seen: bool,
+    /// The ticket that the client came with last, and what it admitted.
+    ticket: Option<SpentTicket>,
     hold: Hold,
 }
 
@@ -218,7 +230,7 @@ pub enum RefusalCause {
     Unknown,
     /// The client stayed away for too long. The session is gone.
     Expired(SessionId),
-    /// Another principal, or another Origin.
+    /// Another principal, another Origin, or the spent ticket of another session.
     NotOwner(SessionId),
     /// A token is needed and none came.
     TokenMissing(SessionId),
@@ -317,9 +329,11 @@ impl SessionHandles {
                 previous: None,
                 retired: VecDeque::new(),
                 token_seen: false,
+                ticket: None,
                 hold,
             },
         );
+        state.remember_ticket(handle_digest, principal);
         Issued {
             session_id,
             handle,
@@ -333,6 +347,55 @@ impl SessionHandles {
     /// # Errors
     /// One error for every reason. [`Refused::ended`] names a session that this attempt ended.
     pub fn resume(&self, attempt: Attempt<'_>, now: Instant) -> Result<Resumed, Refused> {
+        self.resume_if(attempt, |_| true, now)
+    }
+
+    /// The session that this ticket belongs to, as far as its bearer may know: the right to ask for it by its handle.
+    ///
+    /// Returns `None` for a ticket without a living session, and for one from another Origin.
+    pub fn spent_ticket(
+        &self,
+        ticket: &TicketId,
+        origin: Option<&Origin>,
+        now: Instant,
+    ) -> Option<SpentTicket> {
+        let state = self.lock();
+        let entry = state.entries.get(state.by_ticket.get(ticket)?)?;
+        let spent = entry.ticket.as_ref()?;
+        let is_owner = same(&owner_digest(&spent.principal, origin), &entry.owner);
+        (is_owner && !entry.is_expired(&self.config, now)).then(|| spent.clone())
+    }
+
+    /// Takes a session over by the ticket that its client came with, by the rules of the [module](self) and for no other
+    /// session than that one.
+    ///
+    /// # Errors
+    /// As [`resume`](Self::resume).
+    pub fn resume_spent(
+        &self,
+        ticket: &SpentTicket,
+        handle: &str,
+        token: Option<&str>,
+        origin: Option<&Origin>,
+        now: Instant,
+    ) -> Result<Resumed, Refused> {
+        let attempt = Attempt {
+            handle,
+            token,
+            principal: &ticket.principal,
+            origin,
+        };
+        let is_its_own =
+            |entry: &Entry| entry.ticket.as_ref().is_some_and(|own| own.id == ticket.id);
+        self.resume_if(attempt, is_its_own, now)
+    }
+
+    fn resume_if(
+        &self,
+        attempt: Attempt<'_>,
+        may: impl FnOnce(&Entry) -> bool,
+        now: Instant,
+    ) -> Result<Resumed, Refused> {
         // Everything is hashed before anything is decided, so that a refusal takes as long as any other.
         let handle = sha256(attempt.handle.as_bytes());
         let presented = attempt.token.map(|token| sha256(token.as_bytes()));
@@ -345,13 +408,12 @@ impl SessionHandles {
             return Err(RefusalCause::Unknown.into());
         };
         let session_id = entry.session_id;
-        if let Hold::Waiting((since, _)) = entry.hold
-            && now.saturating_duration_since(since) >= self.config.ttl
-        {
+        if entry.is_expired(&self.config, now) {
             state.remove(&handle);
             return Err(RefusalCause::Expired(session_id).into());
         }
-        if self.config.binding == Binding::Identity && !same(&owner, &entry.owner) {
+        let is_owner = self.config.binding == Binding::HandleOnly || same(&owner, &entry.owner);
+        if !is_owner || !may(entry) {
             return Err(RefusalCause::NotOwner(session_id).into());
         }
         match presented.map(|token| entry.judge(&token, now)) {
@@ -371,6 +433,7 @@ impl SessionHandles {
             }
         }
         entry.token_seen |= presented.is_some();
+        state.remember_ticket(handle, attempt.principal);
         state.unlink(&handle);
         let (hold, lease) = state.attach(session_id, handle);
         // Found above; nothing has removed it since.
@@ -497,6 +560,22 @@ impl State {
         (hold, lease)
     }
 
+    /// The client came with a ticket: it will come back with it, and not with the one before.
+    fn remember_ticket(&mut self, handle: Digest, principal: &Principal) {
+        let (Some(id), Some(entry)) = (principal.credential.ticket, self.entries.get_mut(&handle))
+        else {
+            return;
+        };
+        let spent = SpentTicket {
+            id,
+            principal: principal.clone(),
+        };
+        if let Some(before) = entry.ticket.replace(spent) {
+            self.by_ticket.remove(&before.id);
+        }
+        self.by_ticket.insert(id, handle);
+    }
+
     /// The connection is gone; the session stays.
     fn wait(&mut self, handle: Digest, now: Instant) {
         self.serial += 1;
@@ -535,6 +614,9 @@ impl State {
     fn remove(&mut self, handle: &Digest) -> Option<SessionId> {
         self.unlink(handle);
         let entry = self.entries.remove(handle)?;
+        if let Some(ticket) = &entry.ticket {
+            self.by_ticket.remove(&ticket.id);
+        }
         if let Hold::Attached { revoke, .. } = entry.hold {
             revoke.send_replace(Some(Revoked::Ended));
         }
@@ -575,6 +657,10 @@ enum Verdict {
 impl Entry {
     fn is_held_by(&self, lease: u64) -> bool {
         matches!(&self.hold, Hold::Attached { epoch, .. } if *epoch == lease)
+    }
+
+    fn is_expired(&self, config: &ResumeConfig, now: Instant) -> bool {
+        matches!(self.hold, Hold::Waiting((since, _)) if now.saturating_duration_since(since) >= config.ttl)
     }
 
     fn is_orphaned(&self) -> bool {

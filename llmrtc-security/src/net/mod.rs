@@ -1,1 +1,6 @@
 //! Addresses, headers and transport of a server on the open internet.
+
+pub mod cors;
+#[cfg(feature = "tls")]
+pub mod tls;
+pub mod address;

@@ -6,6 +6,7 @@
 //! | a request's head, and the silence between requests | [`HEAD_WITHIN`] |
 //! | a request's head in bytes | [`MAX_HEAD_BYTES`] |
 //! | a connection that never becomes a call | [`LONGEST`] |
+//! | a TLS handshake, a PROXY protocol header | 5 s each |
 //! | the goodbye | [`CLOSE_WITHIN`] |
 //!
 //! A connection that is upgraded leaves this module: its place here becomes free, and admission counts it instead.
@@ -27,12 +28,14 @@ use hyper_util::{
 };
 use llmrtc_core::tasks::Tasks;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
+use super::transport::{Stream, Transport};
 use crate::shutdown::Shutdown;
 
 /// Many times what honest clients need, who are done within a round trip; with a descriptor each, few enough beside
@@ -49,13 +52,18 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(500);
 
 /// Answers with `router`, which finds the other end in [`ConnectInfo<SocketAddr>`], until `shutdown` closes. Returns
 /// when every connection that was not upgraded is closed.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutdown) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    transport: Transport,
+    router: Router,
+    shutdown: Shutdown,
+) {
     let connections = Tasks::root("http");
     let pending = Arc::new(Semaphore::new(MAX_PENDING));
     tokio::select! {
         biased;
         () = shutdown.closing() => {}
-        never = accept_all(&listener, router, &pending, &connections) => match never {},
+        never = accept_all(&listener, &transport, router, &pending, &connections) => match never {},
     }
     drop(listener);
     // They keep to CLOSE_WITHIN themselves.
@@ -64,6 +72,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: Shutd
 
 async fn accept_all(
     listener: &TcpListener,
+    transport: &Transport,
     router: Router,
     pending: &Arc<Semaphore>,
     connections: &Tasks,
@@ -72,11 +81,22 @@ async fn accept_all(
         let place = Arc::clone(pending).acquire_owned().await;
         let place = place.expect("nobody closes the semaphore");
         let (stream, peer) = accept(listener).await;
-        let router = router.clone();
+        let (transport, router) = (transport.clone(), router.clone());
         connections
             .spawn("connection", |leaving| async move {
                 let _place = place;
-                connection(stream, peer, router, leaving).await;
+                match transport.open(stream, peer).await {
+                    Ok((Stream::Plain(stream), peer)) => {
+                        connection(stream, peer, router, leaving).await;
+                    }
+                    Ok((Stream::Secure(stream), peer)) => {
+                        connection(stream, peer, router, leaving).await;
+                    }
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::debug!(error, "connection not opened");
+                    }
+                }
             })
             .detach();
     }
@@ -112,7 +132,7 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 /// Serves one connection until it is closed or upgraded.
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     router: Router,
     leaving: CancellationToken,
@@ -200,7 +220,8 @@ mod tests {
             let pending = Arc::new(Semaphore::new(places));
             accepting
                 .spawn("accept", |_| async move {
-                    accept_all(&listener, router(), &pending, &connections).await
+                    let transport = Transport::default();
+                    accept_all(&listener, &transport, router(), &pending, &connections).await
                 })
                 .detach();
             Self {

@@ -363,7 +363,7 @@ impl Report {
                 "tool-call-end",
                 json!({ "error": error, "durationMs": duration_ms }),
             ),
-            ServerMessage::Error { code, message } => self.line(
+            ServerMessage::Error { code, message, .. } => self.line(
                 "error",
                 json!({ "code": code.to_string(), "message": message }),
             ),

@@ -1,13 +1,166 @@
-//! `llmrtc keys`.
+//! `llmrtc keys`: the master keys under which conversations are stored.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use anyhow::{Context, bail};
+use llmrtc_security::{
+    crypto::{
+        KeyId,
+        keyring::{KeyInfo, KeyStatus, Keyring},
+    },
+    vault::Vault,
+};
+use serde_json::Value;
+
+use super::vault::{DatabaseArgs, block_on, print_rows};
+
+/// User keys re-wrapped at a time.
+const REWRAP: u32 = 1_000;
 
 /// Arguments of `llmrtc keys`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Make a keyring with one key. An existing file is left alone.
+    Generate {
+        #[command(flatten)]
+        keyring: KeyringArgs,
+    },
+    /// Add a key that wraps from now on. With a database, re-wrap everything under it.
+    Rotate {
+        #[command(flatten)]
+        keyring: KeyringArgs,
+        #[command(flatten)]
+        database: Option<DatabaseArgs>,
+    },
+    /// Show the keys, by fingerprint. With a database, also what each one wraps.
+    List {
+        #[command(flatten)]
+        keyring: KeyringArgs,
+        #[command(flatten)]
+        database: Option<DatabaseArgs>,
+    },
+    /// Throw a key away that wraps nothing any more.
+    Retire {
+        #[command(flatten)]
+        keyring: KeyringArgs,
+        #[command(flatten)]
+        database: DatabaseArgs,
+        /// The key.
+        #[arg(long, value_name = "ID")]
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct KeyringArgs {
+    /// File with the master keys; for its owner alone.
+    #[arg(long, value_name = "FILE")]
+    keyring: PathBuf,
+    /// Print JSON lines.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// When it cannot be done; the message says why and what to do.
-pub fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`llmrtc keys` is being written")
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Generate { keyring } => {
+            let created = Keyring::create(&keyring.keyring, SystemTime::now())?;
+            print(&keyring, created.list(), None)
+        }
+        Command::Rotate { keyring, database } => {
+            // Before anything is changed: a wrong URL must not leave half of it done.
+            let opened = database
+                .as_ref()
+                .map(|database| block_on(database.open(&keyring.keyring)).map(drop));
+            opened.transpose()?;
+            let now = SystemTime::now();
+            Keyring::update(&keyring.keyring, |keys| keys.rotate(now))?;
+            let rewrap = async |vault: &Vault| {
+                loop {
+                    let report = vault.rewrap(REWRAP).await?;
+                    if report.remaining == 0 {
+                        return Ok(());
+                    }
+                    if report.rewrapped == 0 {
+                        bail!(
+                            "{} user keys are under keys that are not in the keyring",
+                            report.remaining
+                        );
+                    }
+                }
+            };
+            show(&keyring, database.as_ref(), rewrap)
+        }
+        Command::List { keyring, database } => {
+            show(&keyring, database.as_ref(), async |_: &Vault| Ok(()))
+        }
+        Command::Retire {
+            keyring,
+            database,
+            id,
+        } => {
+            let id = KeyId::try_from(&*id)?;
+            let in_use = block_on(async {
+                let vault = database.open(&keyring.keyring).await?;
+                let usage = vault.key_usage().await?;
+                vault.close().await;
+                let of = usage.into_iter().find(|(key, _)| *key == id);
+                Ok(of.map_or(0, |(_, count)| count))
+            })?;
+            Keyring::update(&keyring.keyring, |keys| keys.retire(&id, in_use))?;
+            show(&keyring, Some(&database), async |_: &Vault| Ok(()))
+        }
+    }
+}
+
+/// Does something to the database, if there is one, and lists the keys.
+fn show(
+    args: &KeyringArgs,
+    database: Option<&DatabaseArgs>,
+    first: impl AsyncFnOnce(&Vault) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let usage = match database {
+        None => None,
+        Some(database) => Some(block_on(async {
+            let vault = database.open(&args.keyring).await?;
+            first(&vault).await?;
+            let usage = vault.key_usage().await;
+            vault.close().await;
+            usage.context("cannot count the keys in use")
+        })?),
+    };
+    print(args, Keyring::load(&args.keyring)?.list(), usage)
+}
+
+fn print(
+    args: &KeyringArgs,
+    keys: impl Iterator<Item = KeyInfo>,
+    usage: Option<Vec<(KeyId, u64)>>,
+) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    for key in keys {
+        let mut row = serde_json::to_value(&key)?;
+        if let Some(usage) = &usage {
+            let of = usage.iter().find(|(id, _)| *id == key.id);
+            let count = of.map_or(0, |(_, count)| *count);
+            row["wraps"] = match key.status {
+                KeyStatus::Retired => Value::Null,
+                _ => count.into(),
+            };
+        }
+        rows.push(row);
+    }
+    let columns = ["id", "status", "created", "fingerprint", "wraps"];
+    let shown = if usage.is_some() { 5 } else { 4 };
+    print_rows(args.json, &columns[..shown], &rows)
 }

@@ -9,3 +9,5 @@ pub mod sessions;
 pub mod ticket;
 pub mod token;
 pub mod transcripts;
+
+mod vault;

@@ -1,13 +1,183 @@
-//! `llmrtc transcripts`.
+//! `llmrtc transcripts`: what users said, for those who run the server.
+//!
+//! These commands open the database directly, so whoever can run them is an administrator already: they need the
+//! database and the master keys.
+
+use std::{
+    io::{self, Write},
+    pin::pin,
+};
+
+use anyhow::{Context, bail};
+use futures_util::TryStreamExt;
+use llmrtc_core::id::SessionId;
+use llmrtc_security::vault::{Subject, Vault};
+
+use super::vault::{SubjectArgs, VaultArgs, block_on, print_rows};
+
+/// Conversations in one list.
+const LIST: u32 = 1_000;
 
 /// Arguments of `llmrtc transcripts`.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The conversations of a user, the latest first.
+    List {
+        #[command(flatten)]
+        common: Common,
+        /// Print JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What was said.
+    Show {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        session: SessionArgs,
+        /// Print JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything as JSON lines, recordings included.
+    Export {
+        #[command(flatten)]
+        common: Common,
+        #[command(flatten)]
+        session: SessionArgs,
+    },
+    /// Remove everything of a user, for good, and print the receipt. End their sessions first.
+    Erase {
+        #[command(flatten)]
+        common: Common,
+        /// Yes, for good.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Keep a user's data from expiring and from being erased.
+    Hold {
+        #[command(flatten)]
+        common: Common,
+        /// Why, for whoever wonders later.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Lift a hold.
+    Release {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    vault: VaultArgs,
+    #[command(flatten)]
+    subject: SubjectArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct SessionArgs {
+    /// One conversation, as named by `list`.
+    #[arg(long, value_name = "ID", value_parser = session_id)]
+    session: Option<SessionId>,
+}
+
+fn session_id(text: &str) -> Result<SessionId, &'static str> {
+    (text.len() == 32)
+        .then(|| u128::from_str_radix(text, 16).ok())
+        .flatten()
+        .map(SessionId::from_u128)
+        .ok_or("a session id has 32 hexadecimal digits")
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// When it cannot be done; the message says why and what to do.
-pub fn run(_: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`llmrtc transcripts` is being written")
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::List { common, json } => with(&common, async |vault, subject| {
+            let sessions = vault.sessions(subject, LIST).await?;
+            let rows: Result<Vec<_>, _> = sessions.iter().map(serde_json::to_value).collect();
+            print_rows(json, &["session", "first", "last", "records"], &rows?)
+        }),
+        Command::Show {
+            common,
+            session,
+            json,
+        } => with(&common, async |vault, subject| {
+            let columns = ["at", "session", "class", "content"];
+            let mut after = None;
+            loop {
+                let page = vault.records(subject, session.session, after, 256).await?;
+                let Some(last) = page.last() else {
+                    return Ok(());
+                };
+                after = Some(last.id);
+                let rows: Vec<_> = page
+                    .iter()
+                    .map(|record| {
+                        let mut row = record.to_json();
+                        if !json && let Some(length) = record.content.as_ref().ok().map(|c| c.len()) {
+                            // Recordings are for `export`.
+                            if row.get("base64").is_some() {
+                                row["content"] = format!("[{length} bytes]").into();
+                            }
+                        } else if !json {
+                            row["content"] = "[unreadable]".into();
+                        }
+                        row
+                    })
+                    .collect();
+                print_rows(json, &columns, &rows)?;
+            }
+        }),
+        Command::Export { common, session } => with(&common, async |vault, subject| {
+            let mut lines = pin!(vault.export(subject, session.session));
+            let mut out = io::stdout().lock();
+            while let Some(line) = lines.try_next().await? {
+                writeln!(out, "{line}").context("cannot write to standard output")?;
+            }
+            Ok(())
+        }),
+        Command::Erase { common, yes } => {
+            if !yes {
+                bail!("erasing cannot be undone: say --yes");
+            }
+            with(&common, async |vault, subject| {
+                let receipt = vault.erase(subject).await?;
+                print_rows(true, &[], &[serde_json::to_value(receipt)?])
+            })
+        }
+        Command::Hold { common, reason } => with(&common, async |vault, subject| {
+            Ok(vault.hold(subject, &reason).await?)
+        }),
+        Command::Release { common } => with(&common, async |vault, subject| {
+            if !vault.release(subject).await? {
+                bail!("there was no hold");
+            }
+            Ok(())
+        }),
+    }
+}
+
+fn with(
+    common: &Common,
+    work: impl AsyncFnOnce(&Vault, &Subject) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let subject = common.subject.subject()?;
+    block_on(async {
+        let vault = common.vault.open().await?;
+        let result = work(&vault, &subject).await;
+        vault.close().await;
+        result
+    })
 }

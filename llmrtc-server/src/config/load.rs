@@ -12,6 +12,8 @@ use std::{
 use serde::Deserialize;
 use validator::Validate;
 
+use crate::security::data::default_folder;
+
 use super::{
     Config, ConfigError, LogFormat, Problem, Source, dotenv, print,
     problem::{from_validation, key},
@@ -230,7 +232,11 @@ pub fn load(environment: &dyn Environment, overrides: Overrides) -> Result<Loade
     tree.merge(environment_layer(&variables, &mut notices));
     tree.merge(overrides.into_layer());
 
-    let config = deserialize(&mut tree, &mut problems);
+    let mut config = deserialize(&mut tree, &mut problems);
+    if config.server.data_dir.is_none() {
+        let variable = |name: &str| variables.get(name).map(|(value, _)| value.clone());
+        config.server.data_dir = default_folder(variable);
+    }
     if let Err(errors) = config.validate() {
         problems.extend(from_validation(&errors, &tree));
     }
@@ -239,7 +245,7 @@ pub fn load(environment: &dyn Environment, overrides: Overrides) -> Result<Loade
         "localhost" => None,
         host => host.parse::<IpAddr>().ok(),
     };
-    if let Some(Err(error)) = address.map(|address| config.server.exposure(address)) {
+    if let Some(Err(error)) = address.map(|address| config.exposure(address)) {
         let path = ["server".to_owned(), "host".to_owned()];
         problems.push(Problem {
             key: key(&path),

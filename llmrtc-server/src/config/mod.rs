@@ -11,18 +11,30 @@ mod tree;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
+use anyhow::Context;
+
 use llmrtc_core::{duration, redact::Secret, turn::TurnConfig};
 use llmrtc_media::config::MediaConfig;
-use llmrtc_security::auth::{
-    Open,
-    bind::{self, BindError, Exposure},
-    origin::{Origin, OriginPolicy},
-    resume::{Binding, ResumeConfig},
+use llmrtc_security::{
+    audit::AuditConfig,
+    auth::{
+        bind::{self, BindError, Exposure},
+        config::{AuthConfig, AuthMode},
+        origin::{Origin, OriginPolicy},
+        resume::{Binding, ResumeConfig},
+    },
+    guard::{GuardConfig, output::OutputConfig},
+    limit::LimitsConfig,
+    net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
+    tool::policy::ToolsConfig,
+    vault::VaultConfig,
 };
 use llmrtc_signal::connection::ConnectionConfig;
+use crate::security;
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
@@ -58,6 +70,42 @@ pub struct Config {
     /// STUN and TURN servers for clients.
     #[validate(nested)]
     pub ice: IceConfig,
+    /// How callers show who they are.
+    #[validate(nested)]
+    pub auth: AuthConfig,
+    /// How much a caller may have.
+    #[validate(nested)]
+    pub limits: LimitsConfig,
+    /// Proxies in front of the server.
+    #[validate(nested)]
+    pub proxy: ProxyConfig,
+    /// What pages of other origins may read.
+    #[validate(nested)]
+    pub cors: CorsConfig,
+    /// TLS of the listener.
+    #[validate(nested)]
+    pub tls: TlsConfig,
+    /// Screening for prompt injection.
+    #[validate(nested)]
+    pub guard: GuardConfig,
+    /// What answers may contain.
+    #[validate(nested)]
+    pub output: OutputConfig,
+    /// Conditions of tools.
+    #[validate(nested)]
+    pub tools: ToolsConfig,
+    /// State shared by several servers.
+    #[validate(nested)]
+    pub redis: RedisConfig,
+    /// The operator's listener.
+    #[validate(nested)]
+    pub admin: AdminConfig,
+    /// Conversations at rest.
+    #[validate(nested)]
+    pub vault: VaultConfig,
+    /// Who did what.
+    #[validate(nested)]
+    pub audit: AuditConfig,
     /// Sessions whose client is away.
     #[validate(nested)]
     pub sessions: SessionsConfig,
@@ -81,6 +129,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Serve anybody who can reach the server, at the operator's cost.
     pub insecure_no_auth: bool,
+    /// A proxy in front ends TLS, so that plain HTTP may be spoken to a network. Name it in `proxy.trusted`.
+    pub behind_proxy: bool,
     /// Pages that may connect, as `https://app.example`; exactly these. Empty: pages of this server and of this machine.
     #[validate(custom(function = "origins"))]
     pub allowed_origins: Vec<String>,
@@ -88,6 +138,9 @@ pub struct ServerConfig {
     pub allow_missing_origin: bool,
     /// Show the playground page at `/`.
     pub playground: bool,
+    /// Where the server keeps its own keys, stored conversations and the audit log. Absent: where the system wants such
+    /// data, such as `~/.local/share/llmrtc`.
+    pub data_dir: Option<PathBuf>,
     /// Where `/metrics` is served. Absent: beside everything else if that is loopback, otherwise nowhere.
     pub metrics_bind: Option<SocketAddr>,
     /// Most connections at a time; further ones are refused with 503.
@@ -105,9 +158,11 @@ impl Default for ServerConfig {
             // The reference's port, so that its clients find us.
             port: 8787,
             insecure_no_auth: false,
+            behind_proxy: false,
             allowed_origins: Vec::new(),
             allow_missing_origin: true,
             playground: true,
+            data_dir: None,
             metrics_bind: None,
             max_connections: 1_000,
             // An office behind one address, but not a botnet behind one.
@@ -116,23 +171,112 @@ impl Default for ServerConfig {
     }
 }
 
-impl ServerConfig {
-    /// How callers are authenticated.
-    pub fn authenticator(&self) -> Open {
-        if self.insecure_no_auth {
-            Open::dangerous_anyone()
-        } else {
-            Open::loopback()
+/// State that several servers share: tickets, limits, sessions per user, revocations.
+#[derive(Clone, Debug, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// `redis://` or `rediss://`. Absent: this server is alone.
+    pub url: Option<Secret>,
+    /// What every key begins with.
+    #[validate(length(min = 1, max = 64))]
+    pub prefix: String,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: None,
+            prefix: "llmrtc".into(),
+        }
+    }
+}
+
+/// The operator's listener: numbers, sessions, revocation, erasure. Off unless it has an address.
+#[derive(Clone, Debug, Default, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct AdminConfig {
+    /// Where it listens. Keep it on loopback or in a network of operators.
+    pub bind: Option<SocketAddr>,
+    /// What operators show. Absent: made at the first start, in `admin-token` of the data folder.
+    pub token: Option<Secret>,
+}
+
+impl Config {
+    /// What operators show on their listener; `None` if there is no listener.
+    ///
+    /// # Errors
+    /// When it has to be made and cannot be.
+    pub fn admin_token(&self) -> anyhow::Result<Option<Secret>> {
+        match (&self.admin.bind, &self.admin.token) {
+            (None, _) => Ok(None),
+            (_, Some(token)) => Ok(Some(token.clone())),
+            (_, None) => {
+                let file = self.data_file("admin-token")?;
+                security::data::admin_token(&file).map(Some)
+            }
         }
     }
 
-    /// Whether the server may listen on `address`, one of those that `host` resolves to.
+    /// Whether callers have to show who they are.
+    pub fn requires_auth(&self) -> bool {
+        match self.auth.mode {
+            AuthMode::Required => true,
+            AuthMode::Open => false,
+            AuthMode::Auto => self.auth.admits_somebody(),
+        }
+    }
+
+    /// Whether the server may listen on `address`, one of those that `server.host` resolves to.
     ///
     /// # Errors
     /// When a network would reach a server that authenticates nobody.
     pub fn exposure(&self, address: IpAddr) -> Result<Exposure, BindError> {
-        bind::check(address, true, self.insecure_no_auth)
+        bind::check(address, !self.requires_auth(), self.server.insecure_no_auth)
     }
+
+    /// The rules for resuming on a listener that is exposed like this. A handle alone is enough only where nobody has an
+    /// identity and nobody else can reach the server.
+    pub fn resume(&self, exposure: Exposure) -> ResumeConfig {
+        let binding = match exposure {
+            Exposure::Loopback if !self.requires_auth() => Binding::HandleOnly,
+            _ => Binding::Identity,
+        };
+        self.sessions.resume(binding)
+    }
+
+    /// A file in the data folder, which is made if it is missing.
+    ///
+    /// # Errors
+    /// When there is no folder and nobody said where it should be.
+    pub fn data_file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.server.data_dir.as_ref();
+        let folder = folder.context("there is no home folder: set server.data_dir")?;
+        security::data::prepare(folder)
+            .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
+        Ok(folder.join(name))
+    }
+
+    /// The audit section with its files in the data folder. Without authentication nothing is recorded unless asked for.
+    ///
+    /// # Errors
+    /// As [`data_file`](Self::data_file).
+    pub fn audit(&self) -> anyhow::Result<AuditConfig> {
+        let mut audit = self.audit.clone();
+        if audit.sinks.is_none() && !self.requires_auth() {
+            audit.sinks = Some(Vec::new());
+        }
+        for path in [&mut audit.path, &mut audit.key_file] {
+            if path.is_relative() && !audit.sinks.as_ref().is_some_and(Vec::is_empty) {
+                *path = self.data_file(&path.to_string_lossy())?;
+            }
+        }
+        Ok(audit)
+    }
+}
+
+impl ServerConfig {
 
     /// Which pages may connect to a listener on `bind`.
     pub fn origin_policy(&self, bind: IpAddr) -> OriginPolicy {
@@ -226,17 +370,13 @@ impl Default for SessionsConfig {
 }
 
 impl SessionsConfig {
-    /// The rules for resuming on a listener that is exposed like this.
-    pub fn resume(&self, exposure: Exposure) -> ResumeConfig {
+    fn resume(&self, binding: Binding) -> ResumeConfig {
         ResumeConfig {
             ttl: self.ttl,
             max_waiting: self.max_waiting,
             max_waiting_per_principal: self.max_waiting_per_principal,
             require_token: self.require_resume_token,
-            binding: match exposure {
-                Exposure::Loopback => Binding::HandleOnly,
-                Exposure::Authenticated | Exposure::OpenToNetwork => Binding::Identity,
-            },
+            binding,
             ..ResumeConfig::default()
         }
     }

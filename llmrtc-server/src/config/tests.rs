@@ -610,13 +610,13 @@ fn the_probe_sees_nested_and_optional_settings() {
 fn sections_turn_into_what_the_crates_want() {
     let loopback: std::net::IpAddr = "127.0.0.1".parse().unwrap();
     let mut config = Config::default();
-    assert_eq!(config.server.exposure(loopback), Ok(Exposure::Loopback));
+    assert_eq!(config.exposure(loopback), Ok(Exposure::Loopback));
     assert_eq!(
-        config.sessions.resume(Exposure::Loopback).binding,
+        config.resume(Exposure::Loopback).binding,
         Binding::HandleOnly
     );
     assert_eq!(
-        config.sessions.resume(Exposure::OpenToNetwork).binding,
+        config.resume(Exposure::OpenToNetwork).binding,
         Binding::Identity
     );
     assert!(

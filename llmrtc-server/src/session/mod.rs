@@ -3,7 +3,11 @@
 //! One task owns all three and hears from each in turn (CC1). A session lives as long as its connection; what
 //! survives is the history, kept for a client that comes back.
 
+mod archive;
+mod arrival;
 mod chunk_sink;
+mod shield;
+mod standing;
 mod wire;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -17,6 +21,7 @@ use llmrtc_core::{
     id::{SessionId, TurnId},
     message::Attachment,
     playout::AudioSink,
+    redact::Secret,
     session::{Owner, SessionStore},
     tasks::Tasks,
     telemetry::RECONNECTIONS,
@@ -26,27 +31,37 @@ use llmrtc_media::{
     error::PeerError,
     peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
 };
-use llmrtc_security::auth::resume::{Attempt, Lease, RefusalCause, Revoked};
+use llmrtc_security::{
+    audit::{Action, AuditEvent},
+    auth::resume::{Attempt, Lease, Revoked},
+    limit::{Scope, Subject, admission::Place},
+};
 use llmrtc_signal::{
     connection::{
         CloseReason, ConnectionEvent, NegotiateError, Ready, ResumeReply,
-        server::{Connection, accept},
+        server::{Connection, accept, refuse},
     },
-    protocol::{ErrorCode, IceServer, Mode, ServerMessage},
+    protocol::{ErrorCode, IceServer, Mode, Presented, ServerMessage},
 };
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
-use self::chunk_sink::ChunkSink;
+use self::{
+    archive::Archive,
+    arrival::{Held, forget_ended, identify, take_over},
+    chunk_sink::ChunkSink,
+    standing::{News, Standing},
+};
+pub(crate) use self::archive::StorageFilter;
 use crate::{
-    admission::Admitted,
+    admission::{Admitted, Caller},
     server::Shared,
     shutdown::{Audible, Phase},
 };
 
-/// How long a resuming connection waits for the previous one to let go. The client waits 5 s for the answer.
-const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connection may take to close after its session has ended.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Refusals after which a client that does not slow down is sent away.
+const MAX_REFUSALS: u32 = 10;
 /// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks of speech between the pacer and the session. Full: the pacer waits.
@@ -57,21 +72,45 @@ const FLUSH_POLL: Duration = Duration::from_millis(10);
 /// Runs a session from the upgrade to its end.
 pub(crate) async fn run(
     shared: Arc<Shared>,
-    socket: axum::extract::ws::WebSocket,
+    mut socket: axum::extract::ws::WebSocket,
     admitted: Admitted,
     ice_servers: Vec<IceServer>,
 ) {
+    let (caller, ticket) = match identify(&shared, &mut socket, admitted).await {
+        Ok(identified) => identified,
+        Err(reason) => {
+            tracing::info!(reason = reason.label(), "socket closed before a session");
+            return refuse(socket, reason).await;
+        }
+    };
     let started_at = shared.clock.wall();
-    let session_id = SessionId::random();
-    let issued = shared
-        .handles
-        .issue(session_id, &admitted.principal, admitted.origin.as_ref());
-    let ready = Ready {
-        id: issued.handle,
-        ice_servers,
-        mode: Some(Mode::Pipeline),
-        resume_token: Some(issued.token),
-        resume_only: false,
+    let (ready, held) = match &ticket {
+        Some(_) => (nothing_but_resume(ice_servers), None),
+        None => {
+            let session_id = SessionId::random();
+            // Nothing exists for the caller before their place does.
+            let standing = match Standing::take(&shared, session_id, &caller).await {
+                Ok(standing) => standing,
+                Err(reason) => return refuse(socket, reason).await,
+            };
+            let origin = caller.origin.as_ref();
+            let issued = shared.handles.issue(session_id, &caller.principal, origin);
+            let ready = Ready {
+                id: issued.handle,
+                ice_servers,
+                mode: Some(Mode::Pipeline),
+                resume_token: Some(issued.token),
+                resume_only: false,
+            };
+            let held = Held {
+                session_id: issued.session_id,
+                lease: issued.lease,
+                history: None,
+                standing,
+                resumed: false,
+            };
+            (ready, Some(held))
+        }
     };
     let (connection, mut events, driver) = accept(
         socket,
@@ -84,6 +123,20 @@ pub(crate) async fn run(
     let driving = shared.tasks.child("connection");
     let driver = driving.spawn("connection", |_| driver);
 
+    let held = match (held, &ticket) {
+        (Some(held), _) => Some(held),
+        (None, Some(ticket)) => {
+            arrival::returning(&shared, &connection, &mut events, &caller, ticket).await
+        }
+        (None, None) => None,
+    };
+    let Some(held) = held else {
+        tracing::info!("a spent ticket was presented for no session of its own");
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, driver).await;
+        return;
+    };
+    let session_id = held.session_id;
+
     let (chunks_out, chunks) = mpsc::channel(CHUNK_QUEUE);
     let chunk_sink: Arc<dyn AudioSink> = Arc::new(ChunkSink::new(
         chunks_out,
@@ -91,21 +144,33 @@ pub(crate) async fn run(
         Arc::clone(&shared.clock),
     ));
     // The place is taken until the socket is closed.
-    let _slot = Arc::clone(&admitted.slot);
+    let _slot = Arc::clone(&caller.slot);
+    let audit = |action| {
+        let event = AuditEvent::new(action).by(&caller.principal);
+        event.session(session_id).from(caller.peer.ip())
+    };
+    let security = Arc::clone(&shared.security);
+    security.note(audit(Action::Connected {
+        origin: caller.origin.as_ref().map(|origin| origin.as_str().into()),
+    }));
+    let archive = archive::of(&shared, &caller.principal);
     let session = Session {
         session_id,
-        admitted,
-        lease: issued.lease,
+        caller: caller.clone(),
+        standing: held.standing,
+        archive,
+        refusals: 0,
+        lease: held.lease,
         connection,
         peer: None,
         conversation: None,
-        history: None,
+        history: held.history,
         chunk_sink,
         chunks,
         speaking: None,
         turns: 0,
-        established: false,
-        resumed: false,
+        established: held.resumed,
+        resumed: held.resumed,
         flushing: false,
         leaving: false,
         tasks,
@@ -131,6 +196,12 @@ pub(crate) async fn run(
     };
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     shared.count_sessions();
+    let lasted = shared.clock.wall().duration_since(started_at).unwrap_or_default();
+    let reason_label = reason.label();
+    if matches!(reason, CloseReason::Replaced | CloseReason::Unauthorised | CloseReason::SessionEnded | CloseReason::RateLimited) {
+        security.note(audit(Action::SessionEvicted { reason: reason_label }));
+    }
+    security.note(audit(Action::Disconnected { reason: reason_label, lasted }));
     tracing::info!(session = %session_id.short(), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,
@@ -140,9 +211,25 @@ pub(crate) async fn run(
     });
 }
 
+/// The greeting of a client with a spent ticket: an id that is good for nothing, and no credentials of relays.
+fn nothing_but_resume(ice_servers: Vec<IceServer>) -> Ready {
+    let public = |server: &IceServer| server.credential().is_none();
+    Ready {
+        ice_servers: ice_servers.into_iter().filter(public).collect(),
+        resume_only: true,
+        ..Ready::new(Secret::new(SessionId::random().to_string()))
+    }
+}
+
 struct Session {
     session_id: SessionId,
-    admitted: Admitted,
+    caller: Caller,
+    /// The right to go on.
+    standing: Standing,
+    /// What is kept, if anything is.
+    archive: Option<Archive>,
+    /// How often the client was told to slow down.
+    refusals: u32,
     lease: Lease,
     connection: Connection,
     peer: Option<Line>,
@@ -173,6 +260,8 @@ struct Session {
 struct Line {
     peer: Peer,
     events: PeerEvents,
+    /// Its place among the peers that are being set up, until it is connected.
+    setup: Option<Place>,
     /// It has answered an offer.
     answered: bool,
     /// Its data channel was open.
@@ -215,6 +304,16 @@ impl Session {
                     self.connection.close(reason);
                     break reason;
                 }
+                news = self.standing.news(&self.shared, &self.caller.principal) => match news {
+                    News::Expiring(expires_in) => {
+                        let expires_in_ms = expires_in.as_millis() as u64;
+                        self.connection.send(ServerMessage::AuthExpiring { expires_in_ms });
+                    }
+                    News::End(reason) => {
+                        self.connection.close(reason);
+                        break reason;
+                    }
+                },
                 event = events.recv() => match event {
                     Some(ConnectionEvent::Closed { reason }) => break reason,
                     Some(event) => self.connection_event(event).await,
@@ -265,6 +364,7 @@ impl Session {
                     conversation.interrupt();
                 }
             }
+            ConnectionEvent::Auth(presented) => self.refresh(&presented).await,
             ConnectionEvent::SendData(text) => {
                 let sent = self.peer.as_ref().map(|line| line.peer.send_data(text));
                 if let Some(Err(error)) = sent {
@@ -290,7 +390,59 @@ impl Session {
         }
     }
 
+    /// A new credential for this session (B8). Another caller's, or none, ends it.
+    async fn refresh(&mut self, presented: &Presented) {
+        let presented = arrival::shown(presented);
+        let shared = Arc::clone(&self.shared);
+        let fresh = shared.admission.refresh(presented, &self.caller).await;
+        let refreshed = fresh.map_err(|denied| denied.reason).and_then(|fresh| {
+            let lasts = self.standing.refresh(&shared, &self.caller.principal, &fresh);
+            lasts.map(|lasts| (fresh, lasts)).map_err(|_| "not_the_same_caller")
+        });
+        match refreshed {
+            Ok((fresh, lasts)) => {
+                self.caller.principal = fresh;
+                let expires_in_ms = lasts.map(|lasts| lasts.as_millis() as u64);
+                self.connection.send(ServerMessage::AuthRefreshed { expires_in_ms });
+            }
+            Err(reason) => {
+                self.note(Action::AuthFailed { method: "refresh", reason });
+                self.connection.close(CloseReason::Unauthorised);
+            }
+        }
+    }
+
+    fn note(&self, action: Action) {
+        let event = AuditEvent::new(action).by(&self.caller.principal);
+        let event = event.session(self.session_id).from(self.caller.peer.ip());
+        self.shared.security.note(event);
+    }
+
+    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
+    async fn may(&mut self, scope: Scope) -> bool {
+        let principal = &self.caller.principal;
+        let subject = Subject::address(self.caller.peer.ip())
+            .principal(principal)
+            .session(self.session_id)
+            .class(principal.grants.rate_class.as_deref());
+        let now = self.shared.clock.now();
+        let Err(refusal) = self.shared.security.limits.check(scope, &subject, 1, now).await else {
+            return true;
+        };
+        let retry_after = refusal.retry_after().unwrap_or_default();
+        self.note(Action::RateLimited { limit: scope.name(), retry_after });
+        self.connection.send(ServerMessage::rate_limited(retry_after));
+        self.refusals += 1;
+        if self.refusals > MAX_REFUSALS {
+            self.connection.close(CloseReason::RateLimited);
+        }
+        false
+    }
+
     async fn negotiate(&mut self, sdp: &str) -> Result<String, NegotiateError> {
+        if !self.may(Scope::Offer).await {
+            return Err(NegotiateError::Failed);
+        }
         let fresh = self.peer.is_none();
         match self.try_offer(sdp).await {
             // The peer had just died, and nobody had been told: the next one may do.
@@ -303,12 +455,17 @@ impl Session {
 
     async fn try_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
         if self.peer.is_none() {
+            // Handshakes are what a herd of clients costs; whoever does not fit tries again.
+            let Ok(setup) = self.shared.security.capacity.setup() else {
+                return Err(NegotiateError::Unavailable);
+            };
             let live = self.conversation().wants_live_audio();
             match self.shared.peers.answering(live).await {
                 Ok((peer, events)) => {
                     self.peer = Some(Line {
                         peer,
                         events,
+                        setup: Some(setup),
                         answered: false,
                         connected: false,
                     });
@@ -355,18 +512,14 @@ impl Session {
         let attempt = Attempt {
             handle,
             token,
-            principal: &self.admitted.principal,
-            origin: self.admitted.origin.as_ref(),
+            principal: &self.caller.principal,
+            origin: self.caller.origin.as_ref(),
         };
         let resumed = match self.shared.handles.resume(attempt, self.shared.clock.now()) {
             Ok(resumed) => resumed,
             Err(refused) => {
-                if let RefusalCause::Replayed(session_id) = refused.cause() {
-                    tracing::warn!(session = %session_id.short(), "resume token replayed, session ended");
-                }
-                if let Some(ended) = refused.ended() {
-                    self.shared.forget(ended).await;
-                }
+                self.note(arrival::refusal(&refused));
+                forget_ended(&self.shared, &refused).await;
                 return ResumeReply::Refused;
             }
         };
@@ -378,33 +531,27 @@ impl Session {
                 resume_token: Some(resumed.token),
             };
         }
-        if let Some(previous) = resumed.previous {
-            // A stuck owner must not lock its client out; its history is lost then.
-            let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
-        }
-        let history = self
-            .shared
-            .histories
-            .take(resumed.session_id, &Owner::default())
-            .await;
-        self.history = history.unwrap_or_else(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "history not recovered"
-            );
-            None
-        });
-        let own = std::mem::replace(&mut self.lease, resumed.lease);
+        let (held, token) = match take_over(&self.shared, resumed, &self.caller).await {
+            Ok(taken) => taken,
+            Err(reason) => {
+                self.connection.close(reason);
+                return ResumeReply::Refused;
+            }
+        };
+        let own = std::mem::replace(&mut self.lease, held.lease);
         self.shared
             .handles
             .release(own, false, self.shared.clock.now());
+        self.history = held.history;
         self.conversation = None;
-        self.session_id = resumed.session_id;
+        self.session_id = held.session_id;
+        self.standing = held.standing;
+        self.note(Action::SessionResumed);
         self.established = true;
         self.resumed = true;
         ResumeReply::Resumed {
             session_id: handle.to_owned().into(),
-            resume_token: Some(resumed.token),
+            resume_token: Some(token),
         }
     }
 
@@ -431,6 +578,7 @@ impl Session {
                 self.established = true;
                 if let Some(line) = &mut self.peer {
                     line.connected = true;
+                    line.setup = None;
                 }
                 self.shared.handles.confirm(&self.lease);
                 self.connection.data_opened();
@@ -486,6 +634,9 @@ impl Session {
     }
 
     fn turn_event(&mut self, event: TurnEvent) {
+        if let Some(archive) = &mut self.archive {
+            archive.note(self.session_id, &event);
+        }
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
@@ -532,6 +683,7 @@ impl Session {
                     observers: shared.observers.clone(),
                     tools: shared.tools.clone(),
                     chunkers: None,
+                    guardrails: Default::default(),
                     history: history.take(),
                     clock: Arc::clone(&shared.clock),
                 },

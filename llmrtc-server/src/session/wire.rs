@@ -142,7 +142,7 @@ mod tests {
                 timing: TurnTiming::default(),
             };
             let messages = messages(event, "7f3a");
-            let [ServerMessage::Error { code, message }] = messages.as_slice() else {
+            let [ServerMessage::Error { code, message, .. }] = messages.as_slice() else {
                 panic!("{messages:?}");
             };
             assert_eq!(code.as_str(), expected);

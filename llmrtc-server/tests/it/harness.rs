@@ -292,7 +292,7 @@ impl Caller {
     }
 
     pub(crate) async fn error(&mut self) -> (ErrorCode, String) {
-        let ServerMessage::Error { code, message } = self.until("error").await else {
+        let ServerMessage::Error { code, message, .. } = self.until("error").await else {
             unreachable!()
         };
         (code, message)

@@ -5,9 +5,12 @@
     reason = "these are tests; clippy only excuses the functions marked so"
 )]
 
+mod attacks;
 mod command;
+mod credentials;
 mod crowd;
 mod faults;
+mod guarded;
 mod harness;
 mod hostile;
 mod hygiene;

@@ -38,6 +38,14 @@ pub enum CloseReason {
     Shutdown,
     /// Another connection resumed the session.
     TakenOver,
+    /// The first message was no valid credential, or the session's credential expired or was revoked.
+    Unauthorised,
+    /// The credential did not come in time.
+    AuthTimeout,
+    /// The same user has opened another session, and may not have so many.
+    Replaced,
+    /// The client goes on after it was told to slow down.
+    RateLimited,
     /// The session was ended: a resume token was replayed, or an operator ended it.
     SessionEnded,
     /// The session failed inside the server.
@@ -63,6 +71,10 @@ impl CloseReason {
             Self::Internal => Some(1011),
             Self::SlowClient | Self::Overload => Some(1013),
             Self::TakenOver => Some(4001),
+            Self::Unauthorised => Some(4401),
+            Self::AuthTimeout => Some(4408),
+            Self::Replaced => Some(4409),
+            Self::RateLimited => Some(4429),
         }
     }
 
@@ -84,6 +96,10 @@ impl CloseReason {
             Self::Overload => "overloaded",
             Self::Shutdown => "server shutting down",
             Self::TakenOver => "taken over",
+            Self::Unauthorised => "unauthorised",
+            Self::AuthTimeout => "authentication timeout",
+            Self::Replaced => "replaced",
+            Self::RateLimited => "rate limited",
             Self::SessionEnded => "session ended",
             Self::Internal => "internal error",
         }

@@ -10,6 +10,9 @@ const VIOLATIONS: u32 = 20;
 /// One misstep is forgotten every three seconds.
 const VIOLATIONS_FORGOTTEN_IN: Duration = Duration::from_secs(60);
 
+/// New credentials of one session. An honest client sends one per hour, and each costs a signature check.
+const AUTH_PER_MINUTE: u32 = 5;
+
 /// A token bucket: `capacity` at once, refilled evenly over `period`.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -50,6 +53,7 @@ pub(super) struct Limits {
     audio_per_second: Bucket,
     audio_per_minute: Bucket,
     pub(super) offers: Bucket,
+    pub(super) auth: Bucket,
     pub(super) violations: Bucket,
 }
 
@@ -63,6 +67,7 @@ impl Limits {
             audio_per_second: bucket(config.audio_per_second, second),
             audio_per_minute: bucket(config.audio_per_minute, 60 * second),
             offers: bucket(config.offers_per_ten_seconds, 10 * second),
+            auth: bucket(AUTH_PER_MINUTE, 60 * second),
             violations: bucket(VIOLATIONS, VIOLATIONS_FORGOTTEN_IN),
         }
     }

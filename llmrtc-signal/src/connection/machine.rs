@@ -82,7 +82,7 @@ impl fmt::Debug for Action {
 /// | open | `ping` | `pong` with the same timestamp | open |
 /// | open | `offer` | checks, queues, negotiates one at a time | open |
 /// | open | `reconnect` | asks, if before first use and not too often; otherwise `success: false` | open |
-/// | open | `audio`, `attachments` | hands over | open |
+/// | open | `audio`, `attachments`, `auth` | hands over | open |
 /// | open | malformed, too often | one `error`; after 20 of them a close | open or flushing |
 /// | open | deadline passed | idle, unresponsive, unused, maximum duration | flushing or closed |
 /// | open | close | asks to flush if a data channel is open and worth it | flushing or closed |
@@ -294,6 +294,13 @@ impl Machine {
             }
             Ok(Some(ClientMessage::Attachments { attachments })) => {
                 actions.push(Action::Event(ConnectionEvent::Attachments(attachments)));
+            }
+            Ok(Some(ClientMessage::Auth(presented))) => {
+                if self.limits.auth.take(now) {
+                    actions.push(Action::Event(ConnectionEvent::Auth(presented)));
+                } else {
+                    self.refuse(ErrorCode::RateLimited, now, actions);
+                }
             }
             Ok(Some(ClientMessage::Interrupt)) => {
                 actions.push(Action::Event(ConnectionEvent::Interrupt));

@@ -23,7 +23,7 @@ pub use self::{
     machine::{Action, Input, Machine},
     sdp::{InvalidOffer, check_offer},
 };
-use crate::protocol::{IceServer, Mode};
+use crate::protocol::{IceServer, Mode, Presented};
 
 /// What a connection is opened with: the content of `ready`, and what the client may do.
 #[derive(Clone, Debug)]
@@ -109,6 +109,9 @@ pub enum ConnectionEvent {
     Attachments(Vec<Attachment>),
     /// Stop the answer that is being made or spoken.
     Interrupt,
+    /// A new credential for the session. Answer with [`ServerMessage::AuthRefreshed`](crate::protocol::ServerMessage)
+    /// or close with [`CloseReason::Unauthorised`].
+    Auth(Presented),
     /// Put this text on the data channel.
     SendData(String),
     /// The connection is about to close: call [`data_flushed`](server::Connection::data_flushed) when the data
@@ -136,6 +139,7 @@ impl fmt::Debug for ConnectionEvent {
             }
             Self::Attachments(attachments) => write!(f, "Attachments({})", attachments.len()),
             Self::Interrupt => f.write_str("Interrupt"),
+            Self::Auth(_) => f.write_str("Auth"),
             Self::SendData(text) => write!(f, "SendData({} bytes)", text.len()),
             Self::FlushData => f.write_str("FlushData"),
             Self::Closed { reason } => write!(f, "Closed({reason:?})"),

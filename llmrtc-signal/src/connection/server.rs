@@ -22,7 +22,7 @@ use super::{
     ResumeReply,
 };
 use crate::protocol::{
-    AttachmentPolicy, Channel, ClientMessage, MAX_WEBSOCKET_MESSAGE_BYTES, ParseError,
+    AttachmentPolicy, Channel, ClientMessage, MAX_WEBSOCKET_MESSAGE_BYTES, ParseError, Presented,
     ServerMessage,
 };
 
@@ -54,6 +54,67 @@ pub fn configure<F>(upgrade: WebSocketUpgrade<F>) -> WebSocketUpgrade<F> {
         .write_buffer_size(16 * 1024)
         // The driver hands over one message at a time, and its own limit bounds what waits.
         .max_write_buffer_size(2 * MAX_WEBSOCKET_MESSAGE_BYTES)
+}
+
+/// Makes an upgrade small, for a client that has yet to show who it is: [`first_message`] reads what it has to say.
+pub fn configure_waiting<F>(upgrade: WebSocketUpgrade<F>) -> WebSocketUpgrade<F> {
+    configure(upgrade)
+        .read_buffer_size(2 * 1024)
+        .write_buffer_size(0)
+}
+
+/// Reads the credential that must be the first message of a client that presented none.
+///
+/// # Errors
+/// What to [`refuse`] it with: another message, none in time, or nobody there any more.
+///
+/// # Cancel safety
+/// Dropping the future may lose a message.
+pub async fn first_message<S, E>(socket: &mut S, within: Duration) -> Result<Presented, CloseReason>
+where
+    S: Stream<Item = Result<Message, E>> + Unpin,
+{
+    let message = async {
+        loop {
+            match socket.next().await {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Text(text))) => break Ok(text),
+                Some(Ok(Message::Close(frame))) => {
+                    break Err(CloseReason::Client(frame.map(|frame| frame.code)));
+                }
+                Some(Ok(Message::Binary(_))) => break Err(CloseReason::Unauthorised),
+                Some(Err(_)) | None => break Err(CloseReason::SocketLost),
+            }
+        }
+    };
+    let text = timeout(within, message)
+        .await
+        .map_err(|_| CloseReason::AuthTimeout)??;
+    match ClientMessage::parse(&text, Channel::WebSocket, AttachmentPolicy::default()) {
+        Ok(Some(ClientMessage::Auth(presented))) => Ok(presented),
+        _ => Err(CloseReason::Unauthorised),
+    }
+}
+
+/// Closes a socket for which there is no connection.
+///
+/// # Cancel safety
+/// Dropping the future drops the socket without a close frame.
+pub async fn refuse<S, E>(mut socket: S, reason: CloseReason)
+where
+    S: Stream<Item = Result<Message, E>> + Sink<Message, Error = E> + Unpin,
+{
+    let Some(code) = reason.code() else { return };
+    let goodbye = async {
+        let frame = CloseFrame {
+            code,
+            reason: reason.label().into(),
+        };
+        if socket.send(Message::Close(Some(frame))).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    };
+    let _ = timeout(CLOSE_WITHIN, goodbye).await;
 }
 
 /// Speaks to one client. Cheap to clone; when the last clone is dropped the connection closes with

@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    AttachmentError, AttachmentPolicy, Channel, ErrorCode, MAX_CREDENTIAL_BYTES,
-    MAX_DATA_MESSAGE_BYTES, MAX_DEPTH, MAX_SMALL_MESSAGE_BYTES, MAX_TIMESTAMP_BYTES,
-    MAX_WEBSOCKET_MESSAGE_BYTES, Timestamp, attachment, pick,
+    AttachmentError, AttachmentPolicy, Channel, ErrorCode, MAX_AUTH_MESSAGE_BYTES,
+    MAX_CREDENTIAL_BYTES, MAX_DATA_MESSAGE_BYTES, MAX_DEPTH, MAX_SMALL_MESSAGE_BYTES,
+    MAX_TIMESTAMP_BYTES, MAX_WEBSOCKET_MESSAGE_BYTES, Timestamp, attachment, pick,
     text::{decode_base64, encode_base64, split_data_uri},
 };
 
@@ -49,8 +49,21 @@ pub enum ClientMessage {
         /// The images.
         attachments: Vec<Attachment>,
     },
+    /// Additive to v1: a credential, as the first message of a socket that presented none, or to prolong a session
+    /// whose credential is about to expire. Exactly one of the two.
+    Auth(Presented),
     /// Additive to v1, on either channel: stop the answer that is being made or spoken, as a voice would.
     Interrupt,
+}
+
+/// A credential in a message.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Presented {
+    /// A token or an API key.
+    Token(Secret),
+    /// A ticket.
+    Ticket(Secret),
 }
 
 /// Why a client's message was refused.
@@ -101,7 +114,7 @@ impl ParseError {
 impl ClientMessage {
     /// Reads one message. `None` means: ignore it, because its type is unknown or has no business on `channel`.
     ///
-    /// Unknown fields are skipped; of a repeated field the last one counts. Cost is linear in the length of `text`;
+    /// Unknown fields are skipped; a known field that comes twice makes the message malformed. Cost is linear in the length of `text`;
     /// nothing is allocated in proportion to it except the decoded audio and images.
     ///
     /// # Errors
@@ -130,6 +143,8 @@ impl ClientMessage {
             resume_token,
             data,
             attachments,
+            token,
+            ticket,
         ] = pick::fields(
             text,
             [
@@ -140,6 +155,8 @@ impl ClientMessage {
                 "resumeToken",
                 "data",
                 "attachments",
+                "token",
+                "ticket",
             ],
         )
         .map_err(|_| ParseError::Malformed)?;
@@ -169,6 +186,7 @@ impl ClientMessage {
                 data: parse_audio(data)?,
                 attachments: attachment::parse(attachments, policy)?,
             },
+            (Channel::WebSocket, "auth") => Self::Auth(parse_auth(text, token, ticket)?),
             (Channel::Data, "attachments") => Self::Attachments {
                 attachments: attachment::parse(
                     Some(attachments.ok_or(ParseError::Field("attachments"))?),
@@ -203,6 +221,14 @@ impl ClientMessage {
             Self::Attachments { attachments } => Wire::Attachments {
                 attachments: attachment::to_wire(attachments),
             },
+            Self::Auth(Presented::Token(token)) => Wire::Auth {
+                token: Some(token.expose()),
+                ticket: None,
+            },
+            Self::Auth(Presented::Ticket(ticket)) => Wire::Auth {
+                token: None,
+                ticket: Some(ticket.expose()),
+            },
             Self::Interrupt => Wire::Interrupt,
         };
         serde_json::to_string(&wire).expect("strings, lists and raw JSON always serialize")
@@ -216,6 +242,7 @@ impl ClientMessage {
             Self::Reconnect { .. } => "reconnect",
             Self::Audio { .. } => "audio",
             Self::Attachments { .. } => "attachments",
+            Self::Auth(_) => "auth",
             Self::Interrupt => "interrupt",
         }
     }
@@ -238,6 +265,27 @@ fn parse_credential(raw: &RawValue) -> Option<Secret> {
     pick::string(raw)
         .filter(|text| !text.is_empty() && text.len() <= MAX_CREDENTIAL_BYTES)
         .map(|text| Secret::new(text.into_owned()))
+}
+
+fn parse_auth(
+    text: &str,
+    token: Option<&RawValue>,
+    ticket: Option<&RawValue>,
+) -> Result<Presented, ParseError> {
+    if text.len() > MAX_AUTH_MESSAGE_BYTES {
+        return Err(ParseError::TypeTooLarge);
+    }
+    let secret = |raw: &RawValue, field| {
+        pick::string(raw)
+            .filter(|text| !text.is_empty())
+            .map(|text| Secret::new(text.into_owned()))
+            .ok_or(ParseError::Field(field))
+    };
+    match (token, ticket) {
+        (Some(token), None) => secret(token, "token").map(Presented::Token),
+        (None, Some(ticket)) => secret(ticket, "ticket").map(Presented::Ticket),
+        _ => Err(ParseError::Field("token")),
+    }
 }
 
 /// Base64, or a `data:` URI around it as `FileReader.readAsDataURL` makes it.
@@ -276,6 +324,12 @@ enum Wire<'a> {
     Attachments {
         attachments: Vec<attachment::WireAttachment<'a>>,
     },
+    Auth {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        ticket: Option<&'a str>,
+    },
     Interrupt,
 }
 
@@ -302,6 +356,8 @@ impl fmt::Debug for ClientMessage {
                 .field("bytes", &data.len())
                 .field("attachments", &attachments.len()),
             Self::Attachments { attachments } => shown.field("attachments", &attachments.len()),
+            Self::Auth(Presented::Token(_)) => shown.field("method", &"token"),
+            Self::Auth(Presented::Ticket(_)) => shown.field("method", &"ticket"),
             Self::Interrupt => &mut shown,
         };
         shown.finish()

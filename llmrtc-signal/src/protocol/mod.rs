@@ -16,7 +16,7 @@ mod text;
 
 pub use self::{
     attachment::{AttachmentError, AttachmentPolicy},
-    client::{ClientMessage, ParseError},
+    client::{ClientMessage, ParseError, Presented},
     error_code::ErrorCode,
     ice::{IceServer, InvalidIceServer},
     server::{InvalidServerMessage, Mode, ServerMessage},
@@ -43,6 +43,8 @@ pub const MAX_ATTACHMENT_BYTES: usize = 4 * 1024 * 1024;
 pub const MAX_ATTACHMENTS_BYTES: usize = 8 * 1024 * 1024;
 /// Longest session handle or resume token considered. Ours have 43 characters, the reference's ids 36.
 pub const MAX_CREDENTIAL_BYTES: usize = 256;
+/// Most bytes of an `auth` message: a token with generous claims.
+pub const MAX_AUTH_MESSAGE_BYTES: usize = 8 * 1024;
 /// Longest `ping.timestamp`, in bytes of JSON. It is sent back, so a longer one would let a client that does not read
 /// fill our memory with its own words.
 pub const MAX_TIMESTAMP_BYTES: usize = 256;

@@ -40,7 +40,7 @@ pub(super) fn depth_within(text: &str, limit: usize) -> bool {
 
 /// The values of `names` in the object `json`, in that order; `None` where one is absent.
 ///
-/// Unknown fields are skipped. Of a repeated field the last one counts, as with `JSON.parse`.
+/// Unknown fields are skipped. A field that comes twice is refused: two readers could take it for two messages.
 pub(super) fn fields<'de, const N: usize>(
     json: &'de str,
     names: [&'static str; N],
@@ -72,6 +72,9 @@ impl<'de, const N: usize> Visitor<'de> for Fields<N> {
         let mut picked = [None; N];
         while let Some(BorrowedText(key)) = map.next_key()? {
             match self.0.iter().position(|name| *name == key) {
+                Some(index) if picked[index].is_some() => {
+                    return Err(A::Error::duplicate_field(self.0[index]));
+                }
                 Some(index) => picked[index] = Some(map.next_value()?),
                 None => {
                     map.next_value::<IgnoredAny>()?;
@@ -144,15 +147,24 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_repeated_fields_counts_and_escaped_names_are_recognised() {
+    fn escaped_names_are_recognised_and_repeated_ones_refused() {
         let picked = fields(
-            r#"{"x":[1,{"a":2}],"a":1,"\u0061":"two","b":null}"#,
+            r#"{"x":[1,{"a":2}],"x":1,"\u0061":"two","b":null}"#,
             ["a", "b", "c"],
         )
         .unwrap()
         .map(|raw| raw.map(RawValue::get));
         assert_eq!(picked, [Some("\"two\""), Some("null"), None]);
-        for bad in ["[]", "null", "1", "{} {}", "{\"a\":}", "{a:1}", ""] {
+        for bad in [
+            "[]",
+            "null",
+            "1",
+            "{} {}",
+            "{\"a\":}",
+            "{a:1}",
+            "",
+            r#"{"a":1,"\u0061":1}"#,
+        ] {
             assert!(fields(bad, ["a"]).is_err(), "{bad}");
         }
     }

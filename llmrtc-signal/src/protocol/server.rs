@@ -1,6 +1,6 @@
 //! What the server says.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use llmrtc_core::{audio::AudioFormat, redact::Secret};
@@ -67,6 +67,13 @@ pub enum ServerMessage {
             serialize_with = "exposed::serialize_some"
         )]
         resume_token: Option<Secret>,
+    },
+    /// Additive to v1: the credential of this session ends in so many milliseconds. Send `auth` with a new one.
+    AuthExpiring { expires_in_ms: u64 },
+    /// Additive to v1: the new credential was accepted, and lasts this long if it ends at all.
+    AuthRefreshed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expires_in_ms: Option<u64>,
     },
     /// The caller began to speak.
     SpeechStart,
@@ -155,6 +162,9 @@ pub enum ServerMessage {
         code: ErrorCode,
         #[serde(default)]
         message: String,
+        /// Additive to v1, with `RATE_LIMITED`: when it makes sense to try again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
     },
     /// A type this version does not know; read, never sent.
     #[serde(other)]
@@ -183,6 +193,18 @@ impl ServerMessage {
         Self::Error {
             code,
             message: code.sentence().to_owned(),
+            retry_after_ms: None,
+        }
+    }
+
+    /// `RATE_LIMITED`, with the time after which the client is served again.
+    pub fn rate_limited(retry_after: Duration) -> Self {
+        let code = ErrorCode::RateLimited;
+        Self::Error {
+            code,
+            message: code.sentence().to_owned(),
+            // Rounded up: whoever waits exactly that long is not early.
+            retry_after_ms: Some(retry_after.as_nanos().div_ceil(1_000_000) as u64),
         }
     }
 
@@ -191,6 +213,7 @@ impl ServerMessage {
         Self::Error {
             code,
             message: format!("{} (ref {reference})", code.sentence()),
+            retry_after_ms: None,
         }
     }
 
@@ -215,6 +238,8 @@ impl ServerMessage {
                 | Self::Pong { .. }
                 | Self::Signal { .. }
                 | Self::ReconnectAck { .. }
+                | Self::AuthExpiring { .. }
+                | Self::AuthRefreshed { .. }
         )
     }
 
@@ -230,6 +255,8 @@ impl ServerMessage {
             Self::Pong { .. } => "pong",
             Self::Signal { .. } => "signal",
             Self::ReconnectAck { .. } => "reconnect-ack",
+            Self::AuthExpiring { .. } => "auth-expiring",
+            Self::AuthRefreshed { .. } => "auth-refreshed",
             Self::SpeechStart => "speech-start",
             Self::SpeechEnd => "speech-end",
             Self::Transcript { .. } => "transcript",

@@ -58,6 +58,8 @@ fn client_messages() -> Vec<(Channel, ClientMessage)> {
                 attachments: vec![attachment()],
             },
         ),
+        ws(Auth(Presented::Token(Secret::new("token")))),
+        ws(Auth(Presented::Ticket(Secret::new("ticket")))),
         ws(Interrupt),
         (Channel::Data, Interrupt),
     ]
@@ -107,6 +109,12 @@ fn server_messages() -> Vec<ServerMessage> {
             session_id: Secret::new("0f0c3c0e"),
             history_recovered: false,
             resume_token: None,
+        },
+        AuthExpiring {
+            expires_in_ms: 60_000,
+        },
+        AuthRefreshed {
+            expires_in_ms: Some(3_600_000),
         },
         SpeechStart,
         SpeechEnd,
@@ -186,6 +194,7 @@ fn server_messages() -> Vec<ServerMessage> {
         },
         ServerMessage::error(ErrorCode::LlmTimeout),
         ServerMessage::error_with_reference(ErrorCode::ContentBlocked, "7f3a"),
+        ServerMessage::rate_limited(std::time::Duration::from_micros(1_500)),
     ]
 }
 
@@ -203,6 +212,40 @@ fn client_messages_keep_their_form() {
 }
 
 #[test]
+fn a_credential_is_one_text_of_bounded_size() {
+    let long = format!(
+        r#"{{"type":"auth","token":"{}"}}"#,
+        "a".repeat(MAX_AUTH_MESSAGE_BYTES)
+    );
+    let field = ParseError::Field("token");
+    for (text, error) in [
+        (r#"{"type":"auth"}"#, field),
+        (r#"{"type":"auth","token":""}"#, field),
+        (r#"{"type":"auth","token":7}"#, field),
+        (r#"{"type":"auth","token":"a","ticket":"b"}"#, field),
+        (long.as_str(), ParseError::TypeTooLarge),
+    ] {
+        assert_eq!(parse(text).unwrap_err(), error, "{}", &text[..30]);
+    }
+    let text = r#"{"type":"auth","token":"a"}"#;
+    let elsewhere = ClientMessage::parse(text, Channel::Data, AttachmentPolicy::default());
+    assert!(elsewhere.unwrap().is_none());
+}
+
+#[test]
+fn a_field_that_comes_twice_is_refused() {
+    for text in [
+        r#"{"type":"ping","type":"offer"}"#,
+        r#"{"type":"reconnect","sessionId":"a","sessionId":"b"}"#,
+        r#"{"type":"ping","\u0074ype":"ping"}"#,
+        r#"{"type":"offer","signal":{"type":"offer","sdp":"a","sdp":"b"}}"#,
+    ] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+    assert!(parse(r#"{"type":"ping","x":1,"x":2}"#).unwrap().is_some());
+}
+
+#[test]
 fn server_messages_keep_their_form() {
     let lines: Vec<_> = server_messages()
         .iter()
@@ -213,7 +256,7 @@ fn server_messages_keep_their_form() {
     let kinds: HashSet<_> = server_messages().iter().map(ServerMessage::kind).collect();
     assert_eq!(
         kinds.len(),
-        21,
+        23,
         "every type of the protocol stands in the snapshot"
     );
     for message in server_messages() {
@@ -437,7 +480,7 @@ fn torture_table() {
         ("{\"type\":1}".into(), Field("type")),
         ("{\"type\":[\"ping\"]}".into(), Field("type")),
         ("{\"type\":\"\\udc00\"}".into(), Field("type")),
-        ("{\"type\":\"ping\",\"type\":7}".into(), Field("type")),
+        ("{\"type\":\"ping\",\"type\":7}".into(), Malformed),
         // Offers.
         ("{\"type\":\"offer\"}".into(), Field("signal")),
         (
@@ -561,7 +604,8 @@ fn nothing_personal_is_printed() {
             "{:?}",
             ServerMessage::Error {
                 code: ErrorCode::SttError,
-                message: canary.into()
+                message: canary.into(),
+                retry_after_ms: None,
             }
         ),
     ];

@@ -44,7 +44,8 @@ const GATES: &[Gate] = &[
     // The server's tests are clients of the server.
     Gate {
         name: "reqwest",
-        owners: &["llmrtc-providers"],
+        // Vendors, and the services that keep keys.
+        owners: &["llmrtc-providers", "llmrtc-security"],
         in_tests: &["llmrtc-server"],
     },
     gate("aws-*", &["llmrtc-providers"]),
@@ -66,7 +67,12 @@ const GATES: &[Gate] = &[
         owners: &["llmrtc-signal"],
         in_tests: &["llmrtc-server"],
     },
-    gate("axum*", &["llmrtc-signal", "llmrtc-server"]),
+    Gate {
+        name: "axum*",
+        owners: &["llmrtc-signal", "llmrtc-server"],
+        // Stands in for identity providers and secret managers.
+        in_tests: &["llmrtc-security"],
+    },
     gate("tower-http", &["llmrtc-server"]),
     gate("clap*", &["llmrtc-server", "xtask"]),
     gate("indicatif", &["llmrtc-server"]),

@@ -19,11 +19,14 @@ use tokio_util::sync::CancellationToken;
 use self::{observe::Watch, speech::Speech};
 use super::{
     TurnConfig, TurnEvent,
-    machine::{Action, ChunkerFactory, Input, Machine, Moment, SttJob, TextPolicy},
+    machine::{
+        Action, ChunkerFactory, Input, MAX_QUEUED_TEXTS, Machine, Moment, SttJob, TextPolicy,
+    },
 };
 use crate::{
     audio::{EncodedAudio, PcmChunk},
     clock::Clock,
+    guardrail::Guardrails,
     history::HistorySnapshot,
     hooks::Observers,
     id::{SessionId, TurnId},
@@ -62,6 +65,8 @@ pub struct ConversationParts {
     pub chunkers: Option<ChunkerFactory>,
     /// The conversation so far, when a call is resumed.
     pub history: Option<HistorySnapshot>,
+    /// What may stop or change a turn.
+    pub guardrails: Guardrails,
     /// The time.
     pub clock: Arc<dyn Clock>,
 }
@@ -101,6 +106,9 @@ pub struct Conversation {
     playout: mpsc::Receiver<PlayoutEvent>,
     playout_in: mpsc::Sender<PlayoutEvent>,
     transcriptions: HashMap<SttJob, Task<()>>,
+    /// Typed texts that the guardrails have not seen yet, oldest first, and the job that shows them one.
+    screening: VecDeque<(Arc<str>, Vec<Attachment>, TextPolicy)>,
+    screener: Option<Task<()>>,
     live: Option<Live>,
     work: Option<Work>,
     watch: Watch,
@@ -122,6 +130,7 @@ struct Shared {
     providers: Providers,
     decoder: Arc<dyn AudioDecoder>,
     observers: Observers,
+    guardrails: Guardrails,
     clock: Arc<dyn Clock>,
     jobs: mpsc::Sender<Input>,
 }
@@ -168,6 +177,7 @@ impl Conversation {
                 providers: parts.providers,
                 decoder: parts.decoder,
                 observers: parts.observers,
+                guardrails: parts.guardrails,
                 clock: parts.clock,
                 jobs: jobs_in,
             }),
@@ -178,6 +188,8 @@ impl Conversation {
             playout,
             playout_in,
             transcriptions: HashMap::new(),
+            screening: VecDeque::new(),
+            screener: None,
             live: None,
             work: None,
             events: VecDeque::new(),
@@ -224,12 +236,50 @@ impl Conversation {
         {
             return Err(QueueFull);
         }
-        self.handle(Input::Text {
-            text: text.into(),
-            attachments,
-            policy,
-        });
+        let text = text.into();
+        if self.shared.guardrails.is_empty() || text.trim().is_empty() {
+            self.handle(Input::Text {
+                text,
+                attachments,
+                policy,
+            });
+            return Ok(());
+        }
+        if self.screening.len() >= MAX_QUEUED_TEXTS {
+            return Err(QueueFull);
+        }
+        // One at a time, so that texts keep their order.
+        self.screening.push_back((text, attachments, policy));
+        self.screen_next();
         Ok(())
+    }
+
+    /// Lets the guardrails look at the oldest typed text, unless they look at one already.
+    fn screen_next(&mut self) {
+        if self
+            .screener
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        let Some((text, attachments, policy)) = self.screening.pop_front() else {
+            self.screener = None;
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        let cx = shared.call(TurnId::default(), self.tasks.token().child_token());
+        self.screener = Some(self.tasks.spawn("screen", |_| async move {
+            let input = match shared.guardrails.input(text, &cx).await {
+                Ok(text) => Input::Text {
+                    text,
+                    attachments,
+                    policy,
+                },
+                Err(refusal) => Input::TextRefused(refusal),
+            };
+            shared.report(input).await;
+        }));
     }
 
     /// A complete recorded utterance.
@@ -281,7 +331,14 @@ impl Conversation {
                     self.watch.playout(&self.shared, &event);
                     Input::Playout(event)
                 }
-                Some(input) = self.jobs.recv() => input,
+                Some(input) = self.jobs.recv() => {
+                    if matches!(input, Input::Text { .. } | Input::TextRefused(_)) {
+                        // Only the screening reports those, as its last act.
+                        self.screener = None;
+                        self.screen_next();
+                    }
+                    input
+                }
                 () = until(deadline) => Input::Tick,
             };
             self.handle(input);

@@ -26,8 +26,9 @@ use crate::{
 
 /// Segments on their way to the writer; more than may ever be in flight, so handing one over never waits.
 const SEGMENT_QUEUE: usize = 16;
-/// Pieces of audio of a segment that wait for their turn. Full: its synthesis waits.
-const PIECE_QUEUE: usize = 64;
+/// Pieces of audio of a segment that wait for their turn, commonly a tenth of a second each. Full: its synthesis waits.
+/// Enough to begin the next sentence without a gap; the output's own queue is what bridges a slow vendor.
+const PIECE_QUEUE: usize = 8;
 /// Attempts at a segment before its first audio, by the same method (TT1).
 const ATTEMPTS: u32 = 2;
 
@@ -44,6 +45,8 @@ pub(super) struct Speech {
     cx: CallContext,
     watched: Watched,
     segments: mpsc::Sender<(SegmentIndex, mpsc::Receiver<Piece>)>,
+    /// What was handed over before, for guardrails; empty without any.
+    so_far: String,
 }
 
 impl Speech {
@@ -66,6 +69,7 @@ impl Speech {
             cx,
             watched,
             segments,
+            so_far: String::new(),
         }
     }
 
@@ -76,10 +80,15 @@ impl Speech {
         if self.segments.try_send((index, pieces)).is_err() {
             return;
         }
+        let so_far = self.so_far.clone();
+        if !self.shared.guardrails.is_empty() {
+            self.so_far.push_str(&text);
+            self.so_far.push(' ');
+        }
         let job = synthesise(
             Arc::clone(&self.shared),
             index,
-            text,
+            (so_far, text),
             self.cx.clone(),
             self.watched.clone(),
             pieces_in,
@@ -142,11 +151,24 @@ async fn write_in_order(
 async fn synthesise(
     shared: Arc<Shared>,
     segment: SegmentIndex,
-    text: String,
+    (so_far, text): (String, String),
     cx: CallContext,
     watched: Watched,
     pieces: mpsc::Sender<Piece>,
 ) {
+    let text = match shared.guardrails.segment(text, &so_far, &cx).await {
+        Ok(text) => text,
+        Err(refusal) => {
+            let turn = cx.turn_id;
+            shared.report(Input::Refused { turn, refusal }).await;
+            return;
+        }
+    };
+    if text.trim().is_empty() {
+        // A guardrail left nothing to say.
+        let _ = pieces.send(Piece::Done(Ok(()))).await;
+        return;
+    }
     let tts = &shared.providers.tts;
     let mut watch = watched.tts(&shared, segment, &text);
     let mut out = Pieces {

@@ -3,6 +3,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, Stream, StreamExt};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -15,6 +16,7 @@ use super::{
 };
 use crate::{
     audio::{PcmChunk, Utterance},
+    guardrail::{ChainFilter, Refusal, ResponseFilter},
     hooks::CallMode,
     message::{Attachment, ImageSource, Message, ToolCall},
     provider::{
@@ -93,7 +95,7 @@ pub(super) async fn transcribe(
             Err(error) => break Err(error),
         }
     };
-    finish_transcription(&shared, job, result, watch, &watched).await;
+    finish_transcription(&shared, job, result, watch, &watched, &cx).await;
 }
 
 /// Transcribes while the caller speaks. The end of `frames` is the end of the utterance, and `ended` comes with it:
@@ -138,7 +140,7 @@ pub(super) async fn transcribe_live(
         () = limit => Err(late(name, Phase::Total)),
         result = transcription => result,
     };
-    finish_transcription(&shared, job, result, watch, &watched).await;
+    finish_transcription(&shared, job, result, watch, &watched, &cx).await;
 }
 
 async fn finish_transcription(
@@ -147,9 +149,20 @@ async fn finish_transcription(
     result: Result<SttResult, ProviderError>,
     watch: Stopwatch,
     watched: &Watched,
+    cx: &CallContext,
 ) {
     watched.stt_done(shared, watch, &result);
-    let result = result.map(|result| (result.text.into(), result.confidence));
+    let result = match result {
+        Ok(result) => match shared.guardrails.input(result.text.into(), cx).await {
+            Ok(text) => Ok((text, result.confidence)),
+            Err(refusal) => {
+                let input = Input::TranscriptRefused { job, refusal };
+                shared.report(input).await;
+                return;
+            }
+        },
+        Err(error) => Err(error),
+    };
     shared.report(Input::Transcribed { job, result }).await;
 }
 
@@ -217,6 +230,11 @@ pub(super) async fn ask(
     if !llm.capabilities().vision {
         replace_images(&shared, &mut request, &cx).await;
     }
+    if let Err(refusal) = shared.guardrails.request(&mut request, &cx).await {
+        let turn = cx.turn_id;
+        shared.report(Input::Refused { turn, refusal }).await;
+        return;
+    }
     let (mut backoff, mut attempt) = (Backoff::new(shared.config.llm_attempts), 0);
     let mut watch = watched.llm(&shared, llm.name(), round, &request);
     loop {
@@ -265,6 +283,7 @@ async fn respond(
     let opened = tokio::time::timeout_at(first_by, llm.stream(request, cx)).await;
     let mut chunks = opened.map_err(|_| late(llm.name(), Phase::FirstEvent))??;
     let mut result = LlmResult::default();
+    let mut filter = shared.guardrails.response_filter(cx);
     let mut first = true;
     loop {
         let next = if first {
@@ -279,7 +298,18 @@ async fn respond(
             let message = "response ended without an end marker";
             return Err(ProviderError::new(ErrorKind::Protocol, llm.name(), message));
         };
-        let chunk = chunk?;
+        let chunk = match filtered(&mut filter, chunk?, shared, cx, &mut result).await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => {
+                *delivered = true;
+                continue;
+            }
+            Err(refusal) => {
+                let turn = cx.turn_id;
+                shared.report(Input::Refused { turn, refusal }).await;
+                return Ok(());
+            }
+        };
         match &chunk {
             LlmChunk::Text(text) => {
                 *delivered = true;
@@ -308,6 +338,33 @@ async fn respond(
         if is_end {
             return Ok(());
         }
+    }
+}
+
+/// Passes text through the filter. At the end, what it held back goes out first and the whole is checked.
+async fn filtered(
+    filter: &mut ChainFilter,
+    chunk: LlmChunk,
+    shared: &Shared,
+    cx: &CallContext,
+    result: &mut LlmResult,
+) -> Result<Option<LlmChunk>, Refusal> {
+    match chunk {
+        LlmChunk::Text(text) if !filter.is_empty() => {
+            let text = filter.push(&text)?;
+            Ok((!text.is_empty()).then_some(LlmChunk::Text(text)))
+        }
+        LlmChunk::End(_) if !shared.guardrails.is_empty() => {
+            let rest = filter.finish()?;
+            if !rest.is_empty() {
+                result.text.push_str(&rest);
+                let (turn, chunk) = (cx.turn_id, LlmChunk::Text(rest));
+                shared.report(Input::Llm { turn, chunk }).await;
+            }
+            shared.guardrails.response(result, cx).await?;
+            Ok(Some(chunk))
+        }
+        chunk => Ok(Some(chunk)),
     }
 }
 
@@ -382,7 +439,8 @@ pub(super) async fn run_tool(
         .await;
     let started = shared.clock.now();
     let limit = shared.config.timeouts.tool;
-    let run = std::panic::AssertUnwindSafe(tools.run(&call, &cx)).catch_unwind();
+    let run =
+        std::panic::AssertUnwindSafe(guarded_run(&shared, &*tools, &call, &cx)).catch_unwind();
     let result = match timeout(limit, run).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(ToolFailure::new(
@@ -407,6 +465,22 @@ pub(super) async fn run_tool(
             duration,
         })
         .await;
+}
+
+async fn guarded_run(
+    shared: &Shared,
+    tools: &dyn ToolRunner,
+    call: &ToolCall,
+    cx: &CallContext,
+) -> Result<Value, ToolFailure> {
+    let mut checked = call.clone();
+    shared.guardrails.tool_call(&mut checked, cx).await?;
+    let mut value = tools.run(&checked, cx).await?;
+    shared
+        .guardrails
+        .tool_result(&checked, &mut value, cx)
+        .await?;
+    Ok(value)
 }
 
 pub(super) fn late(provider: &str, phase: Phase) -> ProviderError {

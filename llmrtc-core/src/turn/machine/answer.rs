@@ -8,8 +8,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Action, DRAIN_GRACE, Machine, Moment, ears::Ears, transcripts::Question};
+use super::{Action, DRAIN_GRACE, Machine, Moment, ears::Ears, ended, transcripts::Question};
 use crate::{
+    guardrail::Refusal,
     history::Exchange,
     id::TurnId,
     message::ToolCall,
@@ -18,7 +19,7 @@ use crate::{
     },
     tool::{FailureCategory, ToolFailure, model_text},
     turn::{
-        Component, TurnEvent, TurnTiming,
+        Component, Outcome, TurnEvent, TurnTiming,
         sentence::{Chunker, ChunkerConfig, Segment, SentenceChunker, SpeechFilter, SpokenSpan},
     },
 };
@@ -49,6 +50,8 @@ pub(super) struct Active {
     pub(super) halved: bool,
     /// The answer so far, all rounds.
     pub(super) text: String,
+    /// Said by the server for itself: no part of the conversation. The turn ends like this when it was said.
+    pub(super) aside: Option<Outcome>,
     /// How much of `text` stands in the exchange already, beside tool calls: the current response begins here.
     pub(super) journalled: usize,
     pub(super) chunker: Box<dyn SentenceChunker>,
@@ -100,6 +103,20 @@ impl Machine {
         at: Moment,
         out: &mut Vec<Action>,
     ) {
+        self.begin(turn, question, waits, timing, at);
+        if !waits {
+            self.ask(at, out);
+        }
+    }
+
+    fn begin(
+        &mut self,
+        turn: TurnId,
+        question: Question,
+        waits: bool,
+        timing: TurnTiming,
+        at: Moment,
+    ) {
         self.active = Some(Active {
             turn,
             exchange: Exchange::new(question.text.as_str(), question.attachments.clone()),
@@ -111,6 +128,7 @@ impl Machine {
             resumes: 0,
             halved: false,
             text: String::new(),
+            aside: None,
             journalled: 0,
             chunker: self.new_chunker(),
             ticked: None,
@@ -130,9 +148,6 @@ impl Machine {
             playing_until: None,
             drained_by: None,
         });
-        if !waits {
-            self.ask(at, out);
-        }
     }
 
     fn new_chunker(&self) -> Box<dyn SentenceChunker> {
@@ -350,6 +365,62 @@ impl Machine {
                 });
             }
         }
+    }
+
+    /// Answers what was refused with the guardrail's own words, or with silence (GR4, GR5).
+    pub(super) fn say_refusal(
+        &mut self,
+        turn: TurnId,
+        refusal: Refusal,
+        timing: TurnTiming,
+        at: Moment,
+        out: &mut Vec<Action>,
+    ) {
+        let outcome = Outcome::Blocked { by: refusal.by };
+        match refusal.say {
+            Some(words) if !words.trim().is_empty() => {
+                self.say_aside(turn, &words, outcome, timing, at, out);
+            }
+            _ => {
+                out.push(ended(turn, outcome, timing, at.now));
+                self.next_queued(at, out);
+            }
+        }
+    }
+
+    /// A turn that says `words` and ends with `outcome`.
+    pub(super) fn say_aside(
+        &mut self,
+        turn: TurnId,
+        words: &Arc<str>,
+        outcome: Outcome,
+        timing: TurnTiming,
+        at: Moment,
+        out: &mut Vec<Action>,
+    ) {
+        self.begin(turn, Question::default(), false, timing, at);
+        let Some(active) = &mut self.active else {
+            return;
+        };
+        active.aside = Some(outcome);
+        active.text.push_str(words);
+        active.text_done = true;
+        active.waiting.push_back(Segment {
+            index: 0,
+            text: words.to_string(),
+            span: 0..words.len(),
+        });
+        out.push(Action::Emit(TurnEvent::LlmDelta {
+            turn,
+            text: Arc::clone(words),
+        }));
+        out.push(Action::Emit(TurnEvent::LlmDone {
+            turn,
+            text: Arc::clone(words),
+            stop_reason: StopReason::ContentFilter,
+            usage: Usage::default(),
+        }));
+        self.pump(at, out);
     }
 
     fn say_fallback(&mut self, at: Moment, out: &mut Vec<Action>) {

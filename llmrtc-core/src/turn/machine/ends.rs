@@ -10,6 +10,7 @@ use super::{
     transcripts::Question,
 };
 use crate::{
+    guardrail::Refusal,
     history::Exchange,
     provider::ProviderError,
     tool::{FailureCategory, ToolFailure},
@@ -49,11 +50,17 @@ impl Machine {
             out.push(Action::Emit(TurnEvent::SpeechEnded { turn }));
         }
         out.push(Action::Abandon { turn });
-        active
-            .exchange
-            .finish(&active.text[active.journalled..], false);
-        self.commit(active.exchange);
-        out.push(ended(turn, Outcome::Completed, active.timing, at.now));
+        let outcome = match active.aside {
+            Some(outcome) => outcome,
+            None => {
+                active
+                    .exchange
+                    .finish(&active.text[active.journalled..], false);
+                self.commit(active.exchange);
+                Outcome::Completed
+            }
+        };
+        out.push(ended(turn, outcome, active.timing, at.now));
         self.next_queued(at, out);
     }
 
@@ -65,6 +72,40 @@ impl Machine {
         let (turn, timing) = (active.turn, active.timing);
         let heard = self.cut(active, at, true, out);
         out.push(ended(turn, Outcome::Interrupted { heard }, timing, at.now));
+    }
+
+    /// A guardrail stopped the answer: what is queued is dropped, what was heard is committed, and its own words follow
+    /// as a turn of their own, because news of this one may still be under way (GR4).
+    pub(super) fn refused(&mut self, refusal: Refusal, at: Moment, out: &mut Vec<Action>) {
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let (turn, timing) = (active.turn, active.timing);
+        self.cut(active, at, false, out);
+        let outcome = Outcome::Blocked { by: refusal.by };
+        out.push(ended(turn, outcome, timing, at.now));
+        match refusal.say {
+            Some(words) if !words.trim().is_empty() => {
+                let turn = self.new_turn(out);
+                let timing = TurnTiming {
+                    decided: Some(at.now),
+                    ..TurnTiming::default()
+                };
+                self.say_aside(turn, &words, Outcome::Completed, timing, at, out);
+            }
+            _ => self.next_queued(at, out),
+        }
+    }
+
+    /// A typed message was refused.
+    pub(super) fn text_refused(&mut self, refusal: Refusal, at: Moment, out: &mut Vec<Action>) {
+        self.interrupt(at, out);
+        let turn = self.new_turn(out);
+        let timing = TurnTiming {
+            decided: Some(at.now),
+            ..TurnTiming::default()
+        };
+        self.say_refusal(turn, refusal, timing, at, out);
     }
 
     pub(super) fn fail_provider(
@@ -125,6 +166,9 @@ impl Machine {
             }
         }
         active.journal_tools();
+        if active.aside.is_some() {
+            return heard;
+        }
         if !heard.trim().is_empty() || active.tools_ran {
             if active.text_done && heard.len() == active.text.trim_end().len() {
                 active

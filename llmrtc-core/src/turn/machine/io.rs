@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     audio::{EncodedAudio, Utterance},
+    guardrail::Refusal,
     id::TurnId,
     message::{Attachment, ToolCall},
     playout::{Played, PlayoutEvent, SegmentIndex},
@@ -75,6 +76,22 @@ pub enum Input {
         job: SttJob,
         /// The text and its confidence.
         result: Result<(Arc<str>, Option<f32>), ProviderError>,
+    },
+    /// A guardrail refused what was said.
+    TranscriptRefused {
+        /// The transcription.
+        job: SttJob,
+        /// Which, and what to say instead.
+        refusal: Refusal,
+    },
+    /// A guardrail refused a typed message.
+    TextRefused(Refusal),
+    /// A guardrail stopped the answer.
+    Refused {
+        /// The turn.
+        turn: TurnId,
+        /// Which, and what to say instead.
+        refusal: Refusal,
     },
     /// The model's next chunk.
     Llm {

@@ -40,7 +40,7 @@ pub use self::io::{Action, Input, Moment, SttJob, TextPolicy};
 use self::{
     answer::Active,
     ears::Ears,
-    transcripts::{Images, Question, Transcribing},
+    transcripts::{Images, NoTranscript, Question, Transcribing},
 };
 use super::{Outcome, TurnConfig, TurnError, TurnEvent, TurnTiming, sentence::SentenceChunker};
 use crate::{
@@ -151,7 +151,19 @@ impl Machine {
             Input::Upload { audio, attachments } => self.upload(audio, attachments, at, out),
             Input::Images(attachments) => self.images(attachments, at, out),
             Input::Interim { job, text } => self.interim(job, text, out),
-            Input::Transcribed { job, result } => self.transcribed(job, result, at, out),
+            Input::Transcribed { job, result } => {
+                let result = result.map_err(NoTranscript::Failed);
+                self.transcribed(job, result, at, out);
+            }
+            Input::TranscriptRefused { job, refusal } => {
+                self.transcribed(job, Err(NoTranscript::Refused(refusal)), at, out);
+            }
+            Input::TextRefused(refusal) => self.text_refused(refusal, at, out),
+            Input::Refused { turn, refusal } => {
+                if self.is_active(turn) {
+                    self.refused(refusal, at, out);
+                }
+            }
             Input::Llm { turn, chunk } => {
                 if self.is_active(turn) {
                     self.llm(chunk, at, out);

@@ -9,6 +9,7 @@ use std::{
 use super::{Action, Machine, Moment, SttJob, TextPolicy, ears::Ears, ended};
 use crate::{
     audio::{EncodedAudio, Utterance},
+    guardrail::Refusal,
     id::TurnId,
     message::Attachment,
     provider::ProviderError,
@@ -25,7 +26,16 @@ const MAX_PENDING_IMAGES: usize = 8;
 /// Most text that may wait to be answered, in bytes: an hour of speech. Full: the oldest words are forgotten.
 const MAX_QUESTION_BYTES: usize = 64 * 1024;
 
-pub(super) type TranscriptResult = Result<(Arc<str>, Option<f32>), ProviderError>;
+pub(super) type TranscriptResult = Result<(Arc<str>, Option<f32>), NoTranscript>;
+
+/// Why there is no text to answer.
+#[derive(Debug)]
+pub(super) enum NoTranscript {
+    /// The provider failed.
+    Failed(ProviderError),
+    /// A guardrail refused it.
+    Refused(Refusal),
+}
 
 /// An utterance on its way to text.
 pub(super) struct Transcribing {
@@ -255,7 +265,7 @@ impl Machine {
         let Some(index) = self.transcribing.iter().position(awaits) else {
             return;
         };
-        if result.is_err()
+        if matches!(result, Err(NoTranscript::Failed(_)))
             && let Some(utterance) = self.transcribing[index].replay.take()
         {
             let job = self.new_job();
@@ -289,7 +299,18 @@ impl Machine {
             let turn = entry.turn;
             let (text, confidence) = match result {
                 Ok(transcript) => transcript,
-                Err(source) => {
+                Err(NoTranscript::Refused(refusal)) => {
+                    if matches!(self.ears, Ears::Speaking { .. }) || !self.transcribing.is_empty() {
+                        // The caller goes on speaking, and will hear about that.
+                        let outcome = Outcome::Blocked { by: refusal.by };
+                        out.push(ended(turn, outcome, entry.timing, at.now));
+                    } else {
+                        self.interrupt(at, out);
+                        self.say_refusal(turn, refusal, entry.timing, at, out);
+                    }
+                    continue;
+                }
+                Err(NoTranscript::Failed(source)) => {
                     let error = TurnError::Provider {
                         component: Component::Stt,
                         source,

@@ -541,3 +541,158 @@ proptest! {
         }
     }
 }
+
+/// B7 with the stock web client: the ticket that opened the session, spent.
+mod b7_spent_tickets {
+    use super::*;
+    use crate::auth::{
+        Credential,
+        ticket::{MemoryTickets, TicketRequest, Tickets},
+    };
+    use std::{sync::Arc, time::UNIX_EPOCH};
+
+    struct Door {
+        bench: Bench,
+        tickets: Tickets,
+    }
+
+    impl Door {
+        fn new() -> Self {
+            Self {
+                bench: Bench::new(|_| {}),
+                tickets: Tickets::new(Arc::new(MemoryTickets::default())),
+            }
+        }
+
+        /// Somebody with a fresh ticket.
+        async fn arrive(&self, who: &str) -> Principal {
+            let wall = UNIX_EPOCH + MINUTE;
+            let caller = user(who).with_credential(Credential::default());
+            let page = page();
+            let request = TicketRequest::new(&caller).origin(Some(&page));
+            let ticket = self.tickets.mint(request, wall).await.unwrap();
+            let here = "192.0.2.1".parse().unwrap();
+            let redeemed = self
+                .tickets
+                .redeem(ticket.expose(), Some(&page), here, wall);
+            redeemed.await.unwrap()
+        }
+
+        fn open(&self, principal: &Principal) -> (SessionId, String) {
+            let handles = &self.bench.handles;
+            let issued = handles.issue(SessionId::random(), principal, Some(&page()));
+            let handle = issued.handle.expose().to_owned();
+            assert_eq!(handles.release(issued.lease, true, self.bench.now), []);
+            (issued.session_id, handle)
+        }
+
+        fn spent(&self, principal: &Principal, origin: Option<&Origin>) -> Option<SpentTicket> {
+            let id = principal.credential.ticket.unwrap();
+            self.bench.handles.spent_ticket(&id, origin, self.bench.now)
+        }
+
+        fn resume(
+            &self,
+            ticket: &SpentTicket,
+            handle: &str,
+            origin: Option<&Origin>,
+        ) -> Result<Resumed, RefusalCause> {
+            let handles = &self.bench.handles;
+            handles
+                .resume_spent(ticket, handle, None, origin, self.bench.now)
+                .map_err(|refused| refused.cause())
+        }
+    }
+
+    #[tokio::test]
+    async fn it_takes_up_its_own_session_again_and_again() {
+        let mut door = Door::new();
+        let ann = door.arrive("ann").await;
+        let (session_id, handle) = door.open(&ann);
+        for _ in 0..3 {
+            let ticket = door.spent(&ann, Some(&page())).unwrap();
+            assert_eq!(ticket.principal(), &ann);
+            let resumed = door.resume(&ticket, &handle, Some(&page())).unwrap();
+            assert_eq!(resumed.session_id, session_id);
+            door.bench.release(resumed.lease);
+        }
+        door.bench.now += Duration::from_secs(30 * 60);
+        assert!(
+            door.spent(&ann, Some(&page())).is_none(),
+            "the session is over"
+        );
+    }
+
+    #[tokio::test]
+    async fn alone_it_gets_nothing() {
+        let door = Door::new();
+        let (ann, bob) = (door.arrive("ann").await, door.arrive("ann").await);
+        assert!(door.spent(&ann, Some(&page())).is_none(), "no session yet");
+        let (_, handle) = door.open(&ann);
+        let (other_id, other) = door.open(&bob);
+        let ticket = door.spent(&ann, Some(&page())).unwrap();
+        // Another session of the same caller, from the same page.
+        assert_eq!(
+            door.resume(&ticket, &other, Some(&page())).unwrap_err(),
+            RefusalCause::NotOwner(other_id)
+        );
+        for wrong in ["", "x", &handle[1..]] {
+            let cause = door.resume(&ticket, wrong, Some(&page())).unwrap_err();
+            assert_eq!(cause, RefusalCause::Unknown);
+        }
+        let evil = Origin::from_config("https://evil.example").unwrap();
+        for origin in [Some(&evil), None] {
+            assert!(door.spent(&ann, origin).is_none());
+            assert!(door.resume(&ticket, &handle, origin).is_err());
+        }
+        assert!(door.resume(&ticket, &handle, Some(&page())).is_ok());
+    }
+
+    #[tokio::test]
+    async fn once_tokens_are_used_they_are_needed() {
+        let door = Door::new();
+        let ann = door.arrive("ann").await;
+        let issued = door
+            .bench
+            .handles
+            .issue(SessionId::random(), &ann, Some(&page()));
+        let (handle, token) = (issued.handle, issued.token);
+        door.bench.release(issued.lease);
+        let resumed = door
+            .bench
+            .resume(handle.expose(), Some(token.expose()), "ann")
+            .unwrap();
+        let session_id = resumed.session_id;
+        door.bench.release(resumed.lease);
+        let ticket = door.spent(&ann, Some(&page())).unwrap();
+        assert_eq!(
+            door.resume(&ticket, handle.expose(), Some(&page()))
+                .unwrap_err(),
+            RefusalCause::TokenMissing(session_id)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_fresh_ticket_that_resumes_takes_its_place() {
+        let door = Door::new();
+        let first = door.arrive("ann").await;
+        let (session_id, handle) = door.open(&first);
+        let second = door.arrive("ann").await;
+        let page = page();
+        let attempt = Attempt {
+            handle: &handle,
+            token: None,
+            principal: &second,
+            origin: Some(&page),
+        };
+        let resumed = door.bench.handles.resume(attempt, door.bench.now).unwrap();
+        door.bench.release(resumed.lease);
+        assert!(door.spent(&first, Some(&page)).is_none());
+        let ticket = door.spent(&second, Some(&page)).unwrap();
+        let resumed = door.resume(&ticket, &handle, Some(&page)).unwrap();
+        assert_eq!(resumed.session_id, session_id);
+        // Nothing is left of a session that ended.
+        assert!(door.bench.handles.end(session_id));
+        assert!(door.spent(&second, Some(&page)).is_none());
+    }
+}

@@ -1,0 +1,3 @@
+//! Behaviour that needs more than the crate: other programs, a network, minutes.
+
+mod testssl;

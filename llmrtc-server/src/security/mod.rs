@@ -1,0 +1,344 @@
+//! The security of a server, composed from its configuration: who may come in, what they may use, what is kept and what
+//! is written down about it.
+
+pub mod data;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, bail};
+use llmrtc_core::{clock::Clock, redact::Secret, tasks::Tasks};
+use llmrtc_security::{
+    audit::{Action, Audit, AuditEvent, AuditOptions},
+    auth::{
+        Authenticator, Denied, Open, Principal, Rejection,
+        bind::Exposure,
+        config::{Built, Parts},
+        resume::SessionHandles,
+        revocation::{Revocation, Revocations, SharedRevocations},
+        ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
+    },
+    crypto::keyring::LocalKeyring,
+    guard::{Guard, output::OutputRules},
+    limit::{admission::Capacity, lease::Leases, policy::Limits},
+    net::{address::ProxyConfig, cors::Cors},
+    redis::Redis,
+    tool::policy::ToolsConfig,
+    vault::{Subject, Vault, VaultUrls, VaultWriter},
+};
+use llmrtc_signal::connection::CloseReason;
+
+use crate::{config::Config, registry::Registry, session::StorageFilter};
+
+/// How long the databases may take to answer at the start.
+const OPEN_WITHIN: Duration = Duration::from_secs(15);
+
+/// Everything that decides about callers and remembers what they did. Shared by all sessions.
+pub struct Security {
+    pub(crate) authenticator: Arc<dyn Authenticator>,
+    /// Mints tickets; absent in open mode.
+    pub(crate) tickets: Option<Tickets>,
+    pub(crate) revocations: Arc<Revocations>,
+    shared_revocations: Option<SharedRevocations>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) leases: Leases,
+    pub(crate) capacity: Capacity,
+    pub(crate) proxy: ProxyConfig,
+    pub(crate) cors: Cors,
+    pub(crate) guard: Guard,
+    /// What answers may contain.
+    pub(crate) output: Arc<OutputRules>,
+    /// Conditions of tools.
+    pub(crate) tools: Arc<ToolsConfig>,
+    /// The listener speaks TLS.
+    pub(crate) is_secure: bool,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) audit: Audit,
+    /// Stored conversations, if there are any.
+    pub(crate) vault: Option<Arc<Vault>>,
+    pub(crate) archive: Option<VaultWriter>,
+    clock: Arc<dyn Clock>,
+    /// Outlives the sessions, whose last words it writes down.
+    _tasks: Tasks,
+}
+
+impl std::fmt::Debug for Security {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Security")
+            .field("open", &self.authenticator.is_open())
+            .field("audit", &self.audit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Security {
+    /// Builds what the configuration describes, and starts its services.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration of authentication, or the first store that does not open: a server
+    /// that cannot keep its promises does not start.
+    pub async fn build(
+        config: &Config,
+        address: SocketAddr,
+        exposure: Exposure,
+        handles: Arc<SessionHandles>,
+        clock: Arc<dyn Clock>,
+    ) -> anyhow::Result<Self> {
+        let tasks = Tasks::root("security");
+        let redis = match &config.redis.url {
+            Some(url) => Some(
+                Redis::open(url, &config.redis.prefix).context("redis.url is no address of a Redis")?,
+            ),
+            None => None,
+        };
+        let revocations = Arc::new(Revocations::new(config.auth.longest_lifetime()));
+        let shared_revocations = redis
+            .clone()
+            .map(|redis| SharedRevocations::new(redis, Arc::clone(&revocations)));
+        let mut limits = Limits::new(&config.limits, clock.now());
+        let leases = match &redis {
+            Some(redis) => {
+                limits = limits.shared(redis.clone());
+                Leases::shared(&config.limits, redis.clone())
+            }
+            None => Leases::new(&config.limits),
+        };
+        let limits = Arc::new(limits);
+        let (authenticator, tickets) =
+            authenticator(config, redis, &clock, handles, &revocations, &tasks)?;
+        let audit = Audit::start(&config.audit()?, AuditOptions::default(), Arc::clone(&clock), &tasks)
+            .await
+            .context("the audit log cannot be written")?;
+        let started = Action::ServerStarted {
+            address: address.to_string().into(),
+            exposure: match exposure {
+                Exposure::Loopback => "loopback",
+                Exposure::Authenticated => "authenticated",
+                Exposure::OpenToNetwork => "open_to_network",
+            },
+        };
+        audit
+            .record_durable(AuditEvent::new(started))
+            .await
+            .context("the audit log cannot be written")?;
+        let vault = open_vault(config, &clock).await?;
+        let archive = vault
+            .as_ref()
+            .map(|vault| VaultWriter::start(Arc::clone(vault), &tasks));
+        let security = Self {
+            authenticator,
+            tickets,
+            revocations,
+            shared_revocations,
+            limits,
+            leases,
+            capacity: Capacity::new(&config.limits.admission),
+            proxy: config.proxy.clone(),
+            cors: Cors::new(&config.cors),
+            guard: Guard::new(config.guard.clone()),
+            output: Arc::new(OutputRules::new(&config.output, &config.turn.system_prompt)),
+            tools: Arc::new(config.tools.clone()),
+            is_secure: config.tls.is_enabled(),
+            registry: Arc::default(),
+            audit,
+            vault,
+            archive,
+            clock,
+            _tasks: tasks.clone(),
+        };
+        security.start_services(&tasks);
+        Ok(security)
+    }
+
+    fn start_services(&self, tasks: &Tasks) {
+        let limits = Arc::clone(&self.limits);
+        tasks
+            .spawn_service("limits", |token| async move { limits.run(token).await })
+            .detach();
+        let leases = self.leases.clone();
+        tasks
+            .spawn_service("leases", |token| async move { leases.run(token).await })
+            .detach();
+        if let Some(shared) = self.shared_revocations.clone() {
+            tasks
+                .spawn_service("revocations", |token| async move { shared.run(token).await })
+                .detach();
+        }
+        if let Some(vault) = self.vault.clone() {
+            let audit = self.audit.clone();
+            let swept = move |report: &llmrtc_security::vault::SweepReport| {
+                let records = report.records + report.snapshots;
+                if records > 0 {
+                    audit.record(AuditEvent::new(Action::RetentionSwept { records }));
+                }
+            };
+            tasks
+                .spawn_service("retention", |token| vault.maintain(token, swept))
+                .detach();
+        }
+    }
+
+    /// How text is changed before it is stored.
+    pub(crate) fn storage_filter(&self) -> StorageFilter {
+        Arc::new(str::to_owned)
+    }
+
+    /// Monotonic time.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The time of day.
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.clock.wall()
+    }
+
+    /// A caller was refused. Too many wrong credentials keep an address out for a while (D1); every one is recorded.
+    pub(crate) async fn auth_failed(&self, denied: &Denied, address: IpAddr) {
+        let Some(method) = denied.method else {
+            let reason = denied.reason;
+            return self.note(AuditEvent::new(Action::AuthFailed { method: "none", reason }).from(address));
+        };
+        let (method, reason) = (method.name(), denied.reason);
+        self.note(AuditEvent::new(Action::AuthFailed { method, reason }).from(address));
+        if denied.rejection == Rejection::Unauthenticated
+            && let Some(blocked) = self.limits.auth_failed(address, self.now()).await
+        {
+            let event = Action::RateLimited {
+                limit: "auth_failure",
+                retry_after: blocked,
+            };
+            self.note(AuditEvent::new(event).from(address));
+        }
+    }
+
+    /// Writes down what happened, without waiting. For what must not happen unrecorded use
+    /// [`Audit::record_durable`].
+    pub(crate) fn note(&self, event: AuditEvent) {
+        self.audit.record(event);
+    }
+
+    /// Refuses everything that this caller was issued until now, on every node, and ends their sessions here.
+    ///
+    /// Returns how many sessions there were.
+    ///
+    /// # Errors
+    /// When the revocation did not reach every node.
+    pub(crate) async fn revoke(&self, revocation: Revocation) -> anyhow::Result<()> {
+        let now = self.clock.wall();
+        match &self.shared_revocations {
+            Some(shared) => shared.revoke(revocation, now).await?,
+            None => self.revocations.revoke(revocation, now)?,
+        }
+        Ok(())
+    }
+
+    /// Ends what a caller has here and destroys what is stored of them (E3): sessions, credentials, records, keys.
+    ///
+    /// # Errors
+    /// When the vault does not answer. Sessions and credentials are gone by then.
+    pub(crate) async fn erase(
+        &self,
+        caller: &Principal,
+    ) -> anyhow::Result<Option<llmrtc_security::vault::Receipt>> {
+        self.revoke(Revocation::of(caller, self.clock.wall())).await?;
+        self.registry.end_all(caller, CloseReason::SessionEnded);
+        let Some(vault) = &self.vault else {
+            return Ok(None);
+        };
+        let receipt = vault.erase(&Subject::try_from(caller)?).await?;
+        Ok(Some(receipt))
+    }
+
+    /// Writes what is queued. Call it when the last session is over.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the rest to the end of the process.
+    pub async fn finish(&self) {
+        self.audit.record(AuditEvent::new(Action::ServerStopped));
+        // The audit log goes with the group; it is given seconds to write its last head.
+        self._tasks.shutdown(OPEN_WITHIN / 3).await;
+        if let Some(vault) = &self.vault {
+            vault.close().await;
+        }
+    }
+}
+
+type AuthParts = (Arc<dyn Authenticator>, Option<Tickets>);
+
+fn authenticator(
+    config: &Config,
+    redis: Option<Redis>,
+    clock: &Arc<dyn Clock>,
+    sessions: Arc<SessionHandles>,
+    revocations: &Arc<Revocations>,
+    tasks: &Tasks,
+) -> anyhow::Result<AuthParts> {
+    if !config.requires_auth() {
+        let open = if config.server.insecure_no_auth {
+            Open::dangerous_anyone()
+        } else {
+            Open::loopback()
+        };
+        return Ok((Arc::new(open), None));
+    }
+    let tickets: Arc<dyn TicketStore> = match redis {
+        Some(redis) => Arc::new(RedisTickets::new(redis)),
+        None => Arc::new(MemoryTickets::default()),
+    };
+    let parts = Parts {
+        clock: Arc::clone(clock),
+        tickets,
+        sessions,
+        revocations: Arc::clone(revocations),
+    };
+    let Built { chain, jwks, .. } = config.auth.build(parts).map_err(|mistakes| {
+        let lines: Vec<_> = mistakes.iter().map(|mistake| format!("auth.{mistake}")).collect();
+        anyhow::anyhow!("authentication is misconfigured: {}", lines.join("; "))
+    })?;
+    for keys in jwks {
+        // Ahead of the first caller. One that does not answer now is asked again by the first token.
+        tasks
+            .spawn("jwks", |_| async move { keys.warm_up().await })
+            .detach();
+    }
+    let tickets = chain.ticket_office().cloned();
+    Ok((Arc::new(chain), tickets))
+}
+
+async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Arc<Vault>>> {
+    let vault = &config.vault;
+    if !vault.enabled {
+        return Ok(None);
+    }
+    let records = match &vault.url {
+        Some(url) => url.clone(),
+        None => {
+            let file = config.data_file("conversations.sqlite")?;
+            Secret::new(format!("sqlite://{}", file.display()))
+        }
+    };
+    let mut urls = VaultUrls::beside(records);
+    if let Some(keys) = &vault.keys_url {
+        urls.keys = keys.clone();
+    }
+    let keyring = match (&vault.keyring, &vault.keyring_file) {
+        (Some(content), _) => LocalKeyring::from_secret(content)?,
+        (None, Some(file)) => LocalKeyring::open(file)
+            .with_context(|| format!("cannot read the keyring {}", file.display()))?,
+        (None, None) => data::keyring(&config.data_file("keyring.json")?, clock.wall())?,
+    };
+    let open = Vault::open(
+        &urls,
+        vault.retention.clone(),
+        Arc::new(keyring),
+        Arc::clone(clock),
+    );
+    match tokio::time::timeout(OPEN_WITHIN, open).await {
+        Ok(opened) => Ok(Some(Arc::new(opened.context("the vault cannot be opened")?))),
+        Err(_) => bail!("the vault did not open within {} s", OPEN_WITHIN.as_secs()),
+    }
+}

@@ -1,0 +1,119 @@
+//! What is kept of a conversation, if the operator keeps conversations and the caller's grants allow it.
+
+use std::sync::Arc;
+
+use llmrtc_core::{
+    id::SessionId,
+    turn::{Outcome, TurnEvent},
+};
+use llmrtc_security::{
+    auth::Principal,
+    vault::{Class, NewRecord, Subject, VaultWriter},
+};
+use serde_json::{Value, json};
+
+use crate::server::Shared;
+
+/// Changes text before it is stored.
+pub(crate) type StorageFilter = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// The record of one session. Offers lines to the vault and never waits for it.
+pub(super) struct Archive {
+    writer: VaultWriter,
+    subject: Subject,
+    filter: StorageFilter,
+    /// The answer that is being spoken.
+    answer: Option<Arc<str>>,
+}
+
+/// The record of a session of this caller, if one is to be kept.
+pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
+    let security = &shared.security;
+    let writer = security.archive.clone().filter(|_| caller.grants.record)?;
+    match Subject::try_from(caller) {
+        Ok(subject) => Some(Archive {
+            writer,
+            subject,
+            filter: security.storage_filter(),
+            answer: None,
+        }),
+        Err(error) => {
+            tracing::warn!(%error, "a conversation is not kept: its caller has no usable name");
+            None
+        }
+    }
+}
+
+impl Archive {
+
+    /// Takes notice of what happened in `session`.
+    pub(super) fn note(&mut self, session: SessionId, event: &TurnEvent) {
+        match event {
+            TurnEvent::Transcript {
+                turn,
+                text,
+                is_final: true,
+                ..
+            } if !text.is_empty() => {
+                let text = (self.filter)(text);
+                let line = json!({ "turn": turn.0, "role": "user", "text": text });
+                self.keep(session, Class::Transcript, &line);
+            }
+            TurnEvent::LlmDone { text, .. } => self.answer = Some(Arc::clone(text)),
+            TurnEvent::TurnEnded { turn, outcome, .. } => {
+                let answer = self.answer.take();
+                let (text, interrupted) = match outcome {
+                    Outcome::Completed | Outcome::Blocked { .. } => (answer, false),
+                    // What was not heard was not said.
+                    Outcome::Interrupted { heard } => (Some(Arc::clone(heard)), true),
+                    _ => (None, false),
+                };
+                let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
+                    return;
+                };
+                let mut line =
+                    json!({ "turn": turn.0, "role": "assistant", "text": (self.filter)(&text) });
+                if interrupted {
+                    line["interrupted"] = true.into();
+                }
+                if let Outcome::Blocked { by } = outcome {
+                    line["blocked_by"] = json!(&**by);
+                }
+                self.keep(session, Class::Transcript, &line);
+            }
+            TurnEvent::ToolEnded {
+                turn, call, result, ..
+            } => {
+                let line = match result {
+                    Ok(value) => json!({ "turn": turn.0, "tool": call.name.as_str(), "result": self.filtered(value) }),
+                    Err(failure) => json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() }),
+                };
+                self.keep(session, Class::ToolResult, &line);
+            }
+            _ => {}
+        }
+    }
+
+    /// A value with every text in it filtered.
+    fn filtered(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => (self.filter)(text).into(),
+            Value::Array(items) => items.iter().map(|item| self.filtered(item)).collect(),
+            Value::Object(fields) => {
+                let fields = fields.iter();
+                Value::Object(fields.map(|(name, value)| (name.clone(), self.filtered(value))).collect())
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn keep(&self, session: SessionId, class: Class, line: &Value) {
+        let record = NewRecord::json(self.subject.clone(), session, class, line);
+        // A refused record is counted by the writer, and the metrics show it; a call does not fail for that.
+        if let Ok(record) = record
+            && let Err(refused) = self.writer.offer(record)
+        {
+            tracing::warn!(session = %session.short(), error = %refused, "a line was not stored");
+        }
+    }
+}
