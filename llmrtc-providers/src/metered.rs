@@ -15,7 +15,7 @@ use llmrtc_core::{
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 
-use crate::http::{Endpoint, Failure, HttpClient};
+use crate::http::{Endpoint, HttpClient};
 
 const NAME: &str = "metered";
 /// From the request to the end of the answer.
@@ -114,7 +114,7 @@ impl MeteredTurn {
     async fn ask(&self, key: &Secret) -> Result<Response, ProviderError> {
         check_key(key).map_err(|problem| self.endpoint.error(ErrorKind::Config, problem))?;
         self.endpoint
-            .send(|| self.request(key).map_err(Failure::from))
+            .send(|| self.request(key))
             .await
             .map_err(|failure| failure.error)
     }

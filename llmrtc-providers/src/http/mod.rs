@@ -160,7 +160,7 @@ impl Endpoint {
     /// another one by now, the request is made and sent once more.
     pub(crate) async fn send(
         &self,
-        request: impl Fn() -> Result<RequestBuilder, Failure>,
+        request: impl Fn() -> Result<RequestBuilder, ProviderError>,
     ) -> Result<Response, Failure> {
         let Some(bearer) = &self.bearer else {
             return self.send_once(request()?, None).await;

@@ -113,7 +113,7 @@ impl OpenAiStt {
             let part = Part::stream_with_length(file.clone(), file.len() as u64)
                 .file_name(format!("audio.{}", extension(format)))
                 .mime_str(format.media_type())
-                .map_err(|error| Failure::from(self.endpoint.transport(error)))?;
+                .map_err(|error| self.endpoint.transport(error))?;
             let form = fields
                 .iter()
                 .cloned()
