@@ -15,6 +15,7 @@ mod leaving;
 mod messages;
 mod process;
 mod resume;
+mod storage;
 mod terminal;
 mod turns;
 mod vendor;
