@@ -13,7 +13,7 @@ use super::event::Class;
 #[serde(default, deny_unknown_fields)]
 #[validate(schema(function = "audit_is_consistent"))]
 pub struct AuditConfig {
-    /// Where records go. The first is the one that a restart continues. Empty: nothing is recorded.
+    /// Where records go. An action counts as recorded when all of them have it. Empty: nothing is recorded.
     pub sinks: Vec<SinkKind>,
     /// The file of sink `file`. Ended files and the signed head lie beside it.
     pub path: PathBuf,
