@@ -16,7 +16,9 @@ use std::{
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
-use super::config::{DEFAULT_CLASS, LimitsConfig, WhenSharedFails};
+#[cfg(feature = "redis")]
+use super::config::WhenSharedFails;
+use super::config::{DEFAULT_CLASS, LimitsConfig};
 use crate::auth::{Principal, PrincipalKind, Rejection};
 
 const DAY_SECS: u64 = 86_400;
@@ -189,11 +191,9 @@ pub struct Budgets(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     classes: HashMap<String, Caps>,
+    #[cfg(feature = "redis")]
     nodes: u32,
-    #[cfg_attr(
-        not(feature = "redis"),
-        expect(dead_code, reason = "only Redis can fail")
-    )]
+    #[cfg(feature = "redis")]
     when_shared_fails: WhenSharedFails,
     spent: Mutex<Spent>,
     #[cfg(feature = "redis")]
@@ -241,6 +241,7 @@ impl Caps {
         fits(self.micros, spent.micros, more.micros) && fits(self.tokens, spent.tokens, more.tokens)
     }
 
+    #[cfg(feature = "redis")]
     fn share(self, nodes: u32) -> Self {
         let share = |cap: Option<u64>| cap.map(|cap| cap / u64::from(nodes));
         Self {
@@ -345,7 +346,9 @@ impl Inner {
         });
         Self {
             classes: classes.collect(),
+            #[cfg(feature = "redis")]
             nodes: config.nodes.max(1),
+            #[cfg(feature = "redis")]
             when_shared_fails: config.when_shared_fails,
             spent: Mutex::default(),
             #[cfg(feature = "redis")]

@@ -65,8 +65,11 @@ mod d2_headers {
     use super::*;
     use crate::limit::gcra::Quota;
 
+    /// A string and its parameters.
+    type Member = (String, Vec<(String, i64)>);
+
     /// A list of strings with integer parameters, as RFC 9651, section 4.2, parses it; absent on failure.
-    fn parse_list(text: &str) -> Option<Vec<(String, Vec<(String, i64)>)>> {
+    fn parse_list(text: &str) -> Option<Vec<Member>> {
         let mut rest = text.trim_matches(' ');
         let mut members = Vec::new();
         while !rest.is_empty() {
@@ -84,7 +87,7 @@ mod d2_headers {
         Some(members)
     }
 
-    fn parse_item(text: &str) -> Option<((String, Vec<(String, i64)>), &str)> {
+    fn parse_item(text: &str) -> Option<(Member, &str)> {
         let mut string = String::new();
         let mut characters = text.strip_prefix('"')?.char_indices();
         let mut rest = loop {

@@ -196,6 +196,7 @@ struct Inner {
     /// Somebody let go of a place.
     freed: Notify,
     /// There is something in `State::released`.
+    #[cfg(feature = "redis")]
     released: Notify,
     #[cfg(feature = "redis")]
     shared: Option<Shared>,
@@ -213,6 +214,7 @@ struct State {
     table: LeaseTable,
     live: HashMap<SessionId, Live>,
     /// Waiting for Redis to hear of it; at most as many as there were sessions.
+    #[cfg(feature = "redis")]
     released: Vec<(SessionId, Option<u64>, Owner, Caps)>,
 }
 
@@ -224,6 +226,7 @@ struct Live {
     epoch: Option<u64>,
     started: Instant,
     /// The lease runs out.
+    #[cfg(feature = "redis")]
     deadline: Instant,
     end: watch::Sender<Option<End>>,
 }
@@ -433,6 +436,7 @@ impl Leases {
             caps,
             epoch,
             started: asked,
+            #[cfg(feature = "redis")]
             deadline: asked + self.0.config.ttl,
             end,
         };
@@ -464,6 +468,7 @@ impl Inner {
             state: Mutex::default(),
             epoch: Instant::now(),
             freed: Notify::new(),
+            #[cfg(feature = "redis")]
             released: Notify::new(),
             #[cfg(feature = "redis")]
             shared: None,

@@ -16,11 +16,10 @@ use http::HeaderMap;
 use llmrtc_core::id::SessionId;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "redis")]
+use super::config::WhenSharedFails;
 use super::{
-    config::{
-        ADDRESS, ClassConfig, DEFAULT_CLASS, Defaults, Limit, LimitsConfig, Scope, USER,
-        WhenSharedFails,
-    },
+    config::{ADDRESS, ClassConfig, DEFAULT_CLASS, Defaults, Limit, LimitsConfig, Scope, USER},
     gcra::{Decision, Quota},
     headers,
     rate::{Key, RateTable},
@@ -34,6 +33,7 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// When to come back while nobody can be asked: Redis is looked for at least this often.
+#[cfg(feature = "redis")]
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 
 /// A limit per scope; absent for none.
@@ -50,6 +50,7 @@ pub struct Limits {
     classes: HashMap<String, Class>,
     default_class: Class,
     nodes: u32,
+    #[cfg(feature = "redis")]
     when_shared_fails: WhenSharedFails,
     #[cfg(feature = "redis")]
     shared: Option<super::redis_rate::RedisRates>,
@@ -265,6 +266,7 @@ impl Limits {
             classes: classes.collect(),
             default_class,
             nodes: config.nodes,
+            #[cfg(feature = "redis")]
             when_shared_fails: config.when_shared_fails,
             #[cfg(feature = "redis")]
             shared: None,

@@ -325,7 +325,7 @@ mod tests {
         for address in 0..10 * (1_u64 << 14) {
             let now = start + Duration::from_micros(address);
             assert!(table.take(table.key(&address), &quota, 1, now).allowed);
-            assert!(table.len() <= 1 << 14 || address % 4096 != 0);
+            assert!(table.len() <= 1 << 14 || !address.is_multiple_of(4096));
         }
         assert!(table.len() <= 1 << 14);
         assert!(table.evicted() > 0);

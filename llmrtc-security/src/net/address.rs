@@ -140,6 +140,9 @@ struct Hop<'a> {
     host: Option<&'a str>,
 }
 
+/// Reads the hops of a header, nearest first.
+type ReadHops = fn(&str) -> Option<Vec<Hop<'_>>>;
+
 impl ProxyConfig {
     /// Finds the client of a request that came over a connection from `peer`.
     ///
@@ -156,7 +159,7 @@ impl ProxyConfig {
         if self.source == Source::None || !self.trusted.contain(peer) {
             return Ok(direct);
         }
-        let (name, hops): (_, fn(&str) -> Option<Vec<Hop<'_>>>) = match self.source {
+        let (name, hops): (_, ReadHops) = match self.source {
             Source::None => return Ok(direct),
             Source::XForwardedFor => (X_FORWARDED_FOR, x_forwarded_for),
             Source::XRealIp => (X_REAL_IP, x_real_ip),

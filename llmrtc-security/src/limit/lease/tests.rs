@@ -130,7 +130,7 @@ async fn d4_reject_refuses_and_caps_of_tenant_and_server_hold_for_everybody() {
         held.extend(result);
     }
     assert_eq!(Rejection::from(NoPlace::User).status(), 429);
-    held.remove(0);
+    drop(held.remove(0));
     held.push(leases.acquire(session(4), &ada(), None).await.unwrap());
     assert_eq!(leases.live(), 6);
 }
