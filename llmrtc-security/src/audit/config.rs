@@ -16,8 +16,6 @@ pub struct AuditConfig {
     /// Where records go. The first is the one that a restart continues. Empty: nothing is recorded. Absent: a file, in a
     /// server whose callers show who they are.
     pub sinks: Option<Vec<SinkKind>>,
-    /// Where records go. An action counts as recorded when all of them have it. Empty: nothing is recorded.
-    pub sinks: Vec<SinkKind>,
     /// The file of sink `file`. Ended files and the signed head lie beside it.
     pub path: PathBuf,
     /// The keys; made at the first start.

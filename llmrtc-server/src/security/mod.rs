@@ -5,7 +5,7 @@ pub mod data;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -62,7 +62,7 @@ pub struct Security {
     pub(crate) archive: Option<VaultWriter>,
     clock: Arc<dyn Clock>,
     /// Outlives the sessions, whose last words it writes down.
-    _tasks: Tasks,
+    tasks: Mutex<Option<Tasks>>,
 }
 
 impl std::fmt::Debug for Security {
@@ -147,9 +147,10 @@ impl Security {
             vault,
             archive,
             clock,
-            _tasks: tasks.clone(),
+            tasks: Mutex::default(),
         };
         security.start_services(&tasks);
+        *security.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         Ok(security)
     }
 
@@ -164,7 +165,7 @@ impl Security {
             .detach();
         if let Some(shared) = self.shared_revocations.clone() {
             tasks
-                .spawn_service("revocations", |token| async move { shared.run(token).await })
+                .spawn_service("revocations", |token| async move { shared.follow(token).await })
                 .detach();
         }
         if let Some(vault) = self.vault.clone() {
@@ -260,7 +261,10 @@ impl Security {
     pub async fn finish(&self) {
         self.audit.record(AuditEvent::new(Action::ServerStopped));
         // The audit log goes with the group; it is given seconds to write its last head.
-        self._tasks.shutdown(OPEN_WITHIN / 3).await;
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tasks) = tasks {
+            tasks.shutdown(OPEN_WITHIN / 3).await;
+        }
         if let Some(vault) = &self.vault {
             vault.close().await;
         }
@@ -333,7 +337,7 @@ async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
     };
     let open = Vault::open(
         &urls,
-        vault.retention.clone(),
+        Some(vault.retention.clone()),
         Arc::new(keyring),
         Arc::clone(clock),
     );

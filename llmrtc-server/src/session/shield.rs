@@ -20,7 +20,7 @@ use llmrtc_security::{
     audit::{Action as Event, AuditEvent},
     auth::Principal,
     guard::{
-        Action, Guard, Source,
+        Action, Source,
         length::{Limit, cut},
         output::{Finding, OutputFilter, OutputRules},
         separate::{Marking, Part, Spotlight, neutralise},
