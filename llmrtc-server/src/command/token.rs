@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use super::http::read_secret as read;
 use llmrtc_core::{duration, redact::Secret};
 use llmrtc_security::auth::{
     Grants, api_key,
@@ -244,23 +245,6 @@ impl KeyArgs {
             },
         ))
     }
-}
-
-/// Reads a key or token without the white space around it. `-` is standard input.
-pub(super) fn read(file: &Path) -> anyhow::Result<Secret> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        io::stdin()
-            .lock()
-            .take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
-    };
-    let text = Secret::new(text);
-    read.with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(Secret::new(text.expose().trim()))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

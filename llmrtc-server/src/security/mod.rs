@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use llmrtc_core::{clock::Clock, redact::Secret, tasks::Tasks};
+use llmrtc_core::{clock::Clock, tasks::Tasks};
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent, AuditOptions},
     auth::{
@@ -21,7 +21,6 @@ use llmrtc_security::{
         revocation::{Revocation, Revocations, SharedRevocations},
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
-    crypto::keyring::LocalKeyring,
     guard::{Guard, output::OutputRules},
     limit::{admission::Capacity, lease::Leases, policy::Limits},
     net::{address::ProxyConfig, cors::Cors},
@@ -318,23 +317,11 @@ async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
     if !vault.enabled {
         return Ok(None);
     }
-    let records = match &vault.url {
-        Some(url) => url.clone(),
-        None => {
-            let file = config.data_file("conversations.sqlite")?;
-            Secret::new(format!("sqlite://{}", file.display()))
-        }
-    };
-    let mut urls = VaultUrls::beside(records);
-    if let Some(keys) = &vault.keys_url {
-        urls.keys = keys.clone();
-    }
-    let keyring = match (&vault.keyring, &vault.keyring_file) {
-        (Some(content), _) => LocalKeyring::from_secret(content)?,
-        (None, Some(file)) => LocalKeyring::open(file)
-            .with_context(|| format!("cannot read the keyring {}", file.display()))?,
-        (None, None) => data::keyring(&config.data_file("keyring.json")?, clock.wall())?,
-    };
+    let folder = config.data_folder()?;
+    let urls = VaultUrls::of(vault, folder)?;
+    let keyring = vault
+        .open_keyring(folder, clock.wall())
+        .context("the keyring cannot be used")?;
     let open = Vault::open(
         &urls,
         Some(vault.retention.clone()),
