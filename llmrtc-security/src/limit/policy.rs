@@ -323,7 +323,7 @@ impl Limits {
     }
 
     /// Counts what is known only afterwards: what was used beyond an estimate (positive) or less than it (negative).
-    /// What cannot be counted because Redis is down is lost.
+    /// While Redis is down it is counted on this node.
     ///
     /// # Cancel safety
     /// Dropping the future may leave it uncounted.

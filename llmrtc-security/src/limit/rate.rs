@@ -372,7 +372,7 @@ mod tests {
         let mut inserted = 0;
         while inserted < (1 << 20) / SHARDS + 100 {
             let key = keys.next().unwrap();
-            if (key.0 >> 40) as usize % SHARDS == 0 {
+            if ((key.0 >> 40) as usize).is_multiple_of(SHARDS) {
                 table.take(key, &quota, 1, start);
                 inserted += 1;
             }
