@@ -1,8 +1,8 @@
 //! `llmrtc token`: what operators and test scripts need of access tokens.
 
 use std::{
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
@@ -21,8 +21,6 @@ use llmrtc_security::auth::{
 use serde::de::{IntoDeserializer, value};
 use serde_json::json;
 
-/// Longest key or token file. An RSA key of 8192 bits takes 6.4 kB as PEM.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Arguments of `llmrtc token`.
 #[derive(Debug, clap::Args)]

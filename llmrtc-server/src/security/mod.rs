@@ -5,7 +5,7 @@ pub mod data;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,7 +22,12 @@ use llmrtc_security::{
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
     guard::{Guard, output::OutputRules},
-    limit::{admission::Capacity, lease::Leases, policy::Limits},
+    limit::{
+        admission::Capacity,
+        budget::{BudgetConfig, Budgets, Cost, Usage},
+        lease::Leases,
+        policy::Limits,
+    },
     net::{address::ProxyConfig, cors::Cors},
     redis::Redis,
     tool::ToolsConfig,
@@ -45,6 +50,10 @@ pub struct Security {
     pub(crate) limits: Arc<Limits>,
     pub(crate) leases: Leases,
     pub(crate) capacity: Capacity,
+    pub(crate) budgets: Budgets,
+    prices: BudgetConfig,
+    /// Names of the language model's provider and model, for prices.
+    pub(crate) llm: OnceLock<String>,
     pub(crate) proxy: ProxyConfig,
     pub(crate) cors: Cors,
     pub(crate) guard: Guard,
@@ -98,6 +107,10 @@ impl Security {
             .clone()
             .map(|redis| SharedRevocations::new(redis, Arc::clone(&revocations)));
         let mut limits = Limits::new(&config.limits, clock.now());
+        let budgets = match &redis {
+            Some(redis) => Budgets::shared(&config.limits, redis.clone()),
+            None => Budgets::new(&config.limits),
+        };
         let leases = match &redis {
             Some(redis) => {
                 limits = limits.shared(redis.clone());
@@ -135,6 +148,9 @@ impl Security {
             limits,
             leases,
             capacity: Capacity::new(&config.limits.admission),
+            budgets,
+            prices: config.limits.budget.clone(),
+            llm: OnceLock::new(),
             proxy: config.proxy.clone(),
             cors: Cors::new(&config.cors),
             guard: Guard::new(config.guard.clone()),
@@ -179,6 +195,12 @@ impl Security {
                 .spawn_service("retention", |token| vault.maintain(token, swept))
                 .detach();
         }
+    }
+
+    /// What a request costs.
+    pub(crate) fn cost(&self, usage: &Usage) -> Cost {
+        let provider = self.llm.get().map(String::as_str).unwrap_or_default();
+        self.prices.cost(provider, "", usage)
     }
 
     /// How text is changed before it is stored.
