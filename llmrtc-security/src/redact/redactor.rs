@@ -1,0 +1,204 @@
+//! The redactor: detectors, resolution, and what takes a span's place.
+
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+use super::{
+    config::RedactConfig,
+    context::ContextDetector,
+    custom::{DenyList, Recogniser},
+    detector::{Context, Detector, HORIZON, Span},
+    kind::Kind,
+    mode::{self, Mode, SinkPolicy},
+    resolve::resolve,
+    secrets::SecretDetector,
+    spoken::SpokenDetector,
+    tokens::SessionTokens,
+    written::WrittenDetector,
+};
+
+/// Text longer than this is judged in frames of this many bytes. No utterance is; documents and logs are.
+pub(super) const FRAME: usize = 8192;
+/// Bytes before a frame that its detectors see. A 4096-bit private key in PEM fits.
+pub(super) const LOOKBACK: usize = 4096;
+
+/// A redaction configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedactConfigError {
+    /// The pattern of an own recogniser is no regular expression, or too large a one.
+    #[error("the pattern of recogniser {name:?} does not compile")]
+    Pattern {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: regex::Error,
+    },
+    /// The deny list is too large.
+    #[error("the deny list does not compile")]
+    DenyList(#[source] aho_corasick::BuildError),
+}
+
+/// Finds and replaces personal data and credentials. Immutable: share it in an `Arc`.
+pub struct Redactor {
+    detectors: Vec<Box<dyn Detector>>,
+    off: HashSet<Kind>,
+    allow: HashSet<String>,
+}
+
+impl Redactor {
+    /// Builds the detectors that `config` asks for.
+    ///
+    /// # Errors
+    /// [`RedactConfigError`] for a pattern or list that does not compile.
+    pub fn new(config: &RedactConfig) -> Result<Self, RedactConfigError> {
+        let mut detectors: Vec<Box<dyn Detector>> = vec![Box::new(WrittenDetector), Box::new(SecretDetector)];
+        if config.spoken {
+            detectors.push(Box::new(SpokenDetector::default()));
+        }
+        if config.context {
+            detectors.push(Box::new(ContextDetector::default()));
+        }
+        for recogniser in &config.recognisers {
+            let built = Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern { name: recogniser.name.clone(), source })?;
+            detectors.push(Box::new(built));
+        }
+        if let Some(list) = DenyList::new(config).map_err(RedactConfigError::DenyList)? {
+            detectors.push(Box::new(list));
+        }
+        Ok(Self {
+            detectors,
+            off: config.off.iter().filter_map(|name| Kind::named(name)).collect(),
+            allow: config.allow.iter().map(|value| value.trim().to_lowercase()).collect(),
+        })
+    }
+
+    /// What `text` gives away: sorted, without overlaps. Allocates only if there is something.
+    pub fn spans(&self, text: &str, context: &Context<'_>) -> Vec<Span> {
+        self.spans_of(text, context, &|_| true)
+    }
+
+    /// `text` as a sink may see it. Borrowed if nothing changes.
+    ///
+    /// `session` gives pseudonyms and tokens; without one those modes write plain tags.
+    pub fn redact<'t>(
+        &self,
+        text: &'t str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+        session: Option<&SessionTokens>,
+    ) -> Cow<'t, str> {
+        let spans = self.spans_for(text, context, policy);
+        if spans.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut copied = 0;
+        for span in &spans {
+            out.push_str(&text[copied..span.start]);
+            write(&span.kind, &text[span.start..span.end], policy, session, &mut out);
+            copied = span.end;
+        }
+        out.push_str(&text[copied..]);
+        Cow::Owned(out)
+    }
+
+    /// Spans that a sink may not see.
+    pub(super) fn spans_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+        self.spans_of(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
+    }
+
+    /// Spans of one window that a sink may not see.
+    pub(super) fn window_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+        self.window(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
+    }
+
+    fn spans_of(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+        if text.len() <= FRAME {
+            return self.window(text, context, wanted);
+        }
+        let mut all = Vec::new();
+        let mut frame = Frame::first(text);
+        loop {
+            let mut spans = self.window(&text[frame.seen.clone()], context, wanted);
+            clip(&mut spans, frame.seen.start, frame.start, frame.end);
+            all.append(&mut spans);
+            match frame.next(text) {
+                Some(next) => frame = next,
+                None => return all,
+            }
+        }
+    }
+
+    /// Resolved spans of one window.
+    fn window(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for detector in &self.detectors {
+            detector.detect(text, context, &mut spans);
+        }
+        if spans.is_empty() {
+            return spans;
+        }
+        spans.retain(|span| wanted(&span.kind) && !self.off.contains(&span.kind) && !self.allowed(&text[span.start..span.end]));
+        resolve(text, &mut spans);
+        spans
+    }
+
+    fn allowed(&self, value: &str) -> bool {
+        !self.allow.is_empty() && value.len() < 4 * HORIZON && self.allow.contains(&value.trim().to_lowercase())
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redactor").field("detectors", &self.detectors.len()).finish_non_exhaustive()
+    }
+}
+
+/// A frame of a long text, and what its detectors see: some text before it, and the horizon behind it.
+///
+/// Frames make the cost and the memory of streams bounded; that whole texts use the same frames makes both agree.
+pub(super) struct Frame {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) seen: std::ops::Range<usize>,
+}
+
+impl Frame {
+    pub(super) fn first(text: &str) -> Self {
+        Self::at(text, 0)
+    }
+
+    /// The frame that starts at `start` of `text`.
+    pub(super) fn at(text: &str, start: usize) -> Self {
+        let end = text.ceil_char_boundary((start + FRAME).min(text.len()));
+        let from = text.ceil_char_boundary(start.saturating_sub(LOOKBACK));
+        let horizon = text[end..].char_indices().nth(HORIZON + 1).map_or(text.len(), |(at, _)| end + at);
+        Self { start, end, seen: from..horizon }
+    }
+
+    pub(super) fn next(&self, text: &str) -> Option<Self> {
+        (self.end < text.len()).then(|| Self::at(text, self.end))
+    }
+}
+
+/// Moves `spans` of a window that starts at `offset` into the text, and cuts them to the frame.
+pub(super) fn clip(spans: &mut Vec<Span>, offset: usize, start: usize, end: usize) {
+    for span in &mut *spans {
+        span.start = (span.start + offset).max(start);
+        span.end = (span.end + offset).min(end);
+    }
+    spans.retain(|span| span.start < span.end);
+}
+
+/// Appends what takes the place of `value`.
+pub(super) fn write(kind: &Kind, value: &str, policy: &SinkPolicy, session: Option<&SessionTokens>, out: &mut String) {
+    match (policy.mode_for(kind), session) {
+        (Mode::Mask, _) => mode::mask(value, 0, 0, out),
+        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => mode::mask(value, 6, 4, out),
+        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => mode::mask(value, 0, mode::kept_last(value), out),
+        (Mode::Pseudonym, Some(session)) => out.push_str(&session.pseudonym(kind, value)),
+        (Mode::Token, Some(session)) => out.push_str(&session.token(kind, value)),
+        _ => kind.write_tag(out),
+    }
+}
