@@ -7,6 +7,7 @@
 
 use crate::redact::{
     context::Asked,
+    detector::Lang,
     kind::Kind,
     spoken::{
         Found, NameCue, Reader,
@@ -106,7 +107,11 @@ impl Reader<'_> {
         let name = entry.is(flag::NAME);
         if entry.is(flag::STOP) || !entry.cue.is_empty() || entry.sign != 0 || entry.is(flag::GLUE | flag::MAILHOUSE) {
             // "will smith", "art", "mark" beside a name.
-            let beside = name && entry.sign == 0 && entry.cue.is_empty() && self.next_likeness(at, limit) >= Likeness::Surname;
+            let beside = name
+                && entry.sign == 0
+                && entry.cue.is_empty()
+                && (self.next_likeness(at, limit) >= Likeness::Surname
+                    || self.next_likeness(at, limit) == Likeness::Either && self.tokens[at + 1].is(flag::SURNAME));
             return if beside && !entry.is(flag::FILLER) { Likeness::Either } else { Likeness::No };
         }
         if name && (entry.is(flag::COMMON) || token.value != NONE || entry.month != 0) {
@@ -123,7 +128,7 @@ impl Reader<'_> {
             || entry.ordinal != 0
             || entry.month != 0
             || entry.repeat != 0;
-        if ordinary { Likeness::No } else { Likeness::Unknown }
+        if ordinary || ends_like_a_word(self.lang, self.word(at).get()) { Likeness::No } else { Likeness::Unknown }
     }
 
     fn next_likeness(&self, at: usize, limit: usize) -> Likeness {
@@ -167,7 +172,7 @@ impl Reader<'_> {
         let token = &self.tokens[at];
         token.capital
             && !matches!(token.gap, Gap::Start | Gap::Stop)
-            && self.lang != crate::redact::detector::Lang::De
+            && self.lang != Lang::De
     }
 
     /// Whether the word is all that is said, fillers and courtesies aside.
@@ -182,9 +187,24 @@ impl Reader<'_> {
             return false;
         }
         let empty = |tokens: &[crate::redact::spoken::token::Token]| {
-            tokens.iter().all(|token| token.is(flag::STOP | flag::GLUE | flag::LEAD | flag::THISIS | flag::SPEAKING))
+            tokens.iter().all(|token| {
+                let letter = matches!(token.shape, Shape::Letter(_));
+                letter || !token.entry.cue.is_empty() || token.is(flag::STOP | flag::GLUE | flag::LEAD | flag::NAME)
+            })
         };
         start <= 6 && empty(&self.tokens[..start]) && empty(&self.tokens[end..])
     }
 }
 
+
+/// Whether a word that no list knows ends as verbs and abstract nouns do, and names hardly ever.
+fn ends_like_a_word(lang: Lang, word: &[u8]) -> bool {
+    let endings: &[&str] = match lang {
+        Lang::Es => &["cion", "mente", "ando", "iendo", "arlo", "erlo", "irlo", "arle", "arme", "irme", "arse", "erme", "emos", "amos", "dad"],
+        Lang::Fr => &["ez", "tion", "ment", "ement", "ions", "aient", "ait", "ais", "erai", "eux"],
+        Lang::De => &["ung", "lich", "keit", "heit", "ieren", "igen", "test", "isch"],
+        Lang::Pt => &["cao", "mente", "ando", "endo", "indo", "amos", "emos", "dade", "avel", "ivel"],
+        _ => &["ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized"],
+    };
+    word.len() > 4 && endings.iter().any(|ending| word.ends_with(ending.as_bytes()))
+}

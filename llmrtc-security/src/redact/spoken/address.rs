@@ -21,7 +21,30 @@ impl Reader<'_> {
         if !self.is_label(at, limit) {
             return None;
         }
+        if let Some(host) = self.after_scheme(at, limit) {
+            let found = self.domain(host, limit)?;
+            return Some(Found { start: at, kind: Kind::Url, ..found });
+        }
         self.email(at, limit, wanted).or_else(|| self.domain(at, limit))
+    }
+
+    /// The token after "h t t p s colon slash slash".
+    fn after_scheme(&self, at: usize, limit: usize) -> Option<usize> {
+        let mut next = at;
+        for letter in [b'h', b't', b't', b'p'] {
+            if self.seen(next, limit)?.shape != Shape::Letter(letter) {
+                return None;
+            }
+            next += 1;
+        }
+        if self.seen(next, limit)?.shape == Shape::Letter(b's') {
+            next += 1;
+        }
+        let start = next;
+        while self.seen(next, limit)?.entry.sign != 0 {
+            next += 1;
+        }
+        (next > start).then_some(next)
     }
 
     fn email(&self, at: usize, limit: usize, wanted: bool) -> Option<Found> {
@@ -162,15 +185,23 @@ impl Reader<'_> {
                         found = Some(ending + 1);
                     }
                 }
-                end = self.label(ending, limit).or(found)?;
-                words += 1;
+                // After a dot any word is a label.
+                let any = (token.entry.sign == 0 && token.shape == Shape::Word).then_some(ending + 1);
+                end = match self.label(ending, limit) {
+                    Some(end) => end,
+                    None if found.is_none() => any?,
+                    None => return found,
+                };
+                words = 1;
                 continue;
             }
             if found.is_some() {
                 return found;
             }
             // "my company dot com": at most three words in one label, and only after an at sign.
-            if words > 2 || !self.tokens.get(at.wrapping_sub(1)).is_some_and(|token| token.entry.sign == b'@') {
+            let mail = self.tokens.get(at.wrapping_sub(1)).is_some_and(|token| token.entry.sign == b'@');
+            let www = self.word(at).get() == b"www";
+            if words > 3 || !mail && !www {
                 return None;
             }
             words += 1;

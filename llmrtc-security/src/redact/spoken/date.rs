@@ -1,7 +1,7 @@
 //! Dates of birth: a full date with a year in which callers are born, or any part of one that was asked for.
 
 use super::{
-    Found, Reader,
+    Found, Reader, WINDOW,
     lexicon::{NONE, flag},
     number::Style,
     token::{Gap, Shape},
@@ -53,7 +53,31 @@ impl Reader<'_> {
         } else {
             return None;
         };
-        Some(Found { start: at, end, kind: Kind::BirthDate, score })
+        Some(Found { start: at, end: self.date_end(at, wanted).max(end), kind: Kind::BirthDate, score })
+    }
+
+    /// The end of a date that was decided on: read again, each piece seeing no more than its own horizon.
+    fn date_end(&self, at: usize, wanted: bool) -> usize {
+        let mut date = Date::default();
+        let mut end = at;
+        while let Some(token) = self.tokens.get(end)
+            && let Some((piece, next)) = self.next_piece(end, at, token.start + WINDOW, wanted)
+            && date.takes(piece, wanted)
+        {
+            end = next;
+        }
+        end
+    }
+
+    /// Whether the token is an article right before a day.
+    pub(super) fn is_date_article(&self, at: usize) -> bool {
+        let token = &self.tokens[at];
+        token.is(flag::STOP)
+            && token.end - token.start <= 3
+            && matches!(self.word(at).get(), b"the" | b"el" | b"le" | b"am" | b"der" | b"den" | b"o")
+            && self.tokens.get(at + 1).is_some_and(|next| {
+                next.joined() && (next.entry.ordinal != 0 || next.value <= 31 || next.shape == Shape::Mixed)
+            })
     }
 
     /// The next piece, past words that belong between pieces of a date.

@@ -28,14 +28,18 @@ impl Reader<'_> {
     /// Judges the run that begins at token `at`. `announced`: by the caller, shortly before.
     pub(super) fn judge(&self, at: usize, limit: usize, announced: Asked, last_name: Option<usize>) -> Verdict {
         let context = self.asked | announced;
-        let Some(mut run) = self.run(at, limit, context) else { return Verdict::NoRun };
+        let Some(run) = self.run(at, limit, context) else { return Verdict::NoRun };
         if self.is_word_after_all(&run) {
             return Verdict::NoRun;
         }
         match self.kind_of(&run, limit, announced, last_name) {
             Some((kind, score)) => {
-                self.extend(&mut run, context);
-                let end = if kind == Kind::Email { self.rest_of_email(run.end) } else { run.end };
+                let mut end = self.run_end(&run, context);
+                if kind == Kind::Email {
+                    end = self.rest_of_email(end);
+                } else if kind == Kind::Address {
+                    end = self.rest_of_street(end);
+                }
                 Verdict::Found(Found { start: run.start, end, kind, score })
             }
             // Two radio words or a lone letter may still be a name ("victor", "j").
@@ -48,11 +52,21 @@ impl Reader<'_> {
     pub(super) fn digit_run(&self, at: usize) -> Option<(usize, super::run::Code)> {
         let limit = self.tokens[at].start + WINDOW;
         let mut run = self.run(at, limit, Asked::NOTHING)?;
-        self.extend(&mut run, Asked::NOTHING);
+        run.end = self.run_end(&run, Asked::NOTHING);
         let next = self.tokens.get(run.end);
         let number = run.letters == 0 && run.digits > 0;
         (number && !self.is_measured(&run, next) && !self.is_time(&run, next) && !self.is_place(&run))
             .then_some((run.end, run.code))
+    }
+
+    /// "… wallaby way sydney" after the number of a house.
+    fn rest_of_street(&self, mut end: usize) -> usize {
+        while self.tokens.get(end).is_some_and(|token| {
+            token.joined() && (!token.is(flag::STOP) || token.is(flag::PARTICLE)) && token.entry.sign == 0
+        }) {
+            end += 1;
+        }
+        end
     }
 
     /// One radio or table word alone, which is an ordinary word or a name.
@@ -155,10 +169,10 @@ impl Reader<'_> {
     fn guess(&self, run: &Run) -> Kind {
         let n = run.digits;
         match n {
+            13 | 15 if self.lang == Lang::Fr => Kind::NationalId,
             13..=19 => Kind::Card,
             11 if self.lang == Lang::Pt && cpf(run.code.get()) => Kind::NationalId,
             9 if self.lang == Lang::En && run.dashes >= 2 => Kind::Ssn,
-            13 | 15 if self.lang == Lang::Fr => Kind::NationalId,
             9..=12 => Kind::Phone,
             7 if self.lang == Lang::En => Kind::Phone,
             _ => Kind::Number,
@@ -283,7 +297,7 @@ impl Reader<'_> {
     }
 
     /// The folded text of a token as a small copy; for shapes the tables do not know.
-    pub(super) fn word(&self, at: usize) -> super::token::Folded {
+    pub(crate) fn word(&self, at: usize) -> super::token::Folded {
         folded(self.text, &self.tokens[at])
     }
 }

@@ -131,11 +131,22 @@ impl Reader<'_> {
             let token = &self.tokens[at];
             cue.pass(at, token);
             let want = cue.at(at, token);
-            if !self.may_start(token, want) {
+            if !self.may_start(token, want | self.asked) && !self.is_date_article(at) {
                 at += 1;
                 continue;
             }
             let limit = token.start + WINDOW;
+            if self.is_date_article(at) {
+                // "the fourth of july": the article goes with the date, and the date is judged from there.
+                match self.birth_date(at + 1, limit, want) {
+                    Some(found) if found.kind == Kind::BirthDate => {
+                        out.push(self.span(&Found { start: at, ..found.clone() }));
+                        at = found.end;
+                    }
+                    _ => at += 1,
+                }
+                continue;
+            }
             let found = self
                 .address(at, limit, want)
                 .or_else(|| self.birth_date(at, limit, want));
@@ -175,7 +186,7 @@ impl Reader<'_> {
             && entry.month == 0
             && !entry.is(flag::NAME | flag::CAPS | flag::TITLE);
         let stop = plain && entry.is(flag::STOP) && entry.weak_digit == 0;
-        !stop || !want.is_empty() && entry.weak_letter != 0
+        !stop || entry.sign == b'+' || entry.weak_letter != 0 && want.any(Asked::POSTCODE)
     }
 
     fn span(&self, found: &Found) -> Span {

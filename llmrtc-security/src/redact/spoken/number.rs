@@ -54,6 +54,14 @@ impl Reader<'_> {
             scaled = true;
             value *= 1_000_000;
             next = after;
+            if let Some(rest) = self.number(next, limit)
+                && rest.style != Style::Literal
+                && rest.value < 1_000_000
+                && self.flows(next, limit)
+            {
+                value += rest.value;
+                next = rest.next;
+            }
         }
         let style = match value {
             _ if scaled => Style::Cardinal,

@@ -110,24 +110,32 @@ impl Reader<'_> {
 
     /// The run that begins at token `at`, as far as byte `limit`.
     pub(crate) fn run(&self, at: usize, limit: usize, asked: Asked) -> Option<Run> {
+        let mut run = self.first(at, limit, asked)?;
+        while self.step(&mut run, limit, asked) {}
+        Some(run)
+    }
+
+    /// The first part of a run.
+    fn first(&self, at: usize, limit: usize, asked: Asked) -> Option<Run> {
         let mut run = Run::new(at);
         // "plus forty four"
         let first = self.seen(at, limit)?;
         let from = if first.entry.sign == b'+' { at + 1 } else { at };
         let next = self.atom(from, limit, asked, &mut run)?;
         run.end = next;
-        while self.step(&mut run, limit, asked) {}
         Some(run)
     }
 
-    /// Lets a run that was decided on go on to its end, each step seeing no more than its own horizon.
-    pub(crate) fn extend(&self, run: &mut Run, asked: Asked) {
-        while let Some(token) = self.tokens.get(run.end) {
-            let limit = token.start + super::WINDOW;
-            if !self.step(run, limit, asked) {
+    /// The end of a run that was decided on: read again from its start, each step seeing no more than its own horizon.
+    pub(crate) fn run_end(&self, run: &Run, asked: Asked) -> usize {
+        let limit = self.tokens[run.start].start + super::WINDOW;
+        let Some(mut whole) = self.first(run.start, limit, asked) else { return run.end };
+        while let Some(token) = self.tokens.get(whole.end) {
+            if !self.step(&mut whole, token.start + super::WINDOW, asked) {
                 break;
             }
         }
+        whole.end.max(run.end)
     }
 
     /// Adds glue and the next part.
@@ -305,7 +313,7 @@ impl Reader<'_> {
                 true
             }
             Shape::Letter(_) if token.is(flag::STOP | flag::AND) || token.entry.value_is_word() => {
-                self.letter_beside(at, limit, run)
+                self.letter_beside(at, limit, asked, run)
             }
             Shape::Letter(_) => true,
             // Letter names and radio words need one of their like beside them.
@@ -331,11 +339,14 @@ impl Reader<'_> {
     }
 
     /// A one-letter word ("a", "i", "y", "e") counts as a letter only among letters or between digits.
-    fn letter_beside(&self, at: usize, limit: usize, run: &Run) -> bool {
+    fn letter_beside(&self, at: usize, limit: usize, asked: Asked, run: &Run) -> bool {
         let after = self.seen(at + 1, limit);
         let letter_after = after.is_some_and(|next| matches!(next.shape, Shape::Letter(_)) && next.joined());
         if run.atoms == 0 {
-            return letter_after;
+            // "a one two three", if it was a code that was asked for
+            let code = asked.any(Asked::NATIONAL_ID | Asked::ACCOUNT | Asked::POSTCODE)
+                && after.is_some_and(|next| next.joined() && (next.value < 10 || matches!(next.shape, Shape::Digits(_))));
+            return letter_after || code;
         }
         let ends = after.is_none_or(|next| {
             !next.joined() || next.value != NONE || matches!(next.shape, Shape::Digits(_) | Shape::Mixed) || next.entry.sign != 0
@@ -364,9 +375,9 @@ impl Reader<'_> {
         let postcode = asked.any(Asked::POSTCODE);
         if token.entry.weak_digit != 0 && before && after {
             run.digit_text(&[token.entry.weak_digit]);
-        } else if postcode && token.entry.weak_letter != 0 && after && (before || run.atoms == 0 && !token.is(flag::STOP)) {
+        } else if postcode && token.entry.weak_letter != 0 && after && (before || run.atoms == 0 && self.sounds_like_a_letter(at, limit)) {
             run.letter(token.entry.weak_letter);
-        } else if postcode && token.end - token.start <= 3 && !token.is(flag::STOP | flag::COMMON) && token.value == NONE && token.entry.cue.is_empty() && token.entry.month == 0 && token.entry.sign == 0 && (before || after) {
+        } else if postcode && token.end - token.start <= 3 && !token.is(flag::STOP) && !(token.is(flag::COMMON) && (token.end - token.start > 2 || !before)) && token.value == NONE && token.entry.cue.is_empty() && token.entry.month == 0 && token.entry.sign == 0 && (before || after) {
             // "sw", "bt", "ew"
             let word = folded(self.text, token);
             for &byte in word.get() {
@@ -377,6 +388,13 @@ impl Reader<'_> {
         }
         run.atoms += 1;
         Some(at + 1)
+    }
+
+    /// "see b five": a word at the head of a code that sounds like a letter and can hardly be meant.
+    fn sounds_like_a_letter(&self, at: usize, limit: usize) -> bool {
+        !self.tokens[at].is(flag::STOP)
+            || matches!(folded(self.text, &self.tokens[at]).get(), b"see" | b"be" | b"you" | b"why" | b"are")
+                && self.seen(at + 1, limit).is_some_and(|next| matches!(next.shape, Shape::Letter(_)))
     }
 
     /// Whether a token is a letter on its own or names one.
