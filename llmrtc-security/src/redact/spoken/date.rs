@@ -4,7 +4,7 @@ use super::{
     Found, Reader, WINDOW,
     lexicon::{NONE, flag},
     number::Style,
-    token::{Gap, Shape},
+    token::{Gap, Shape, Token},
 };
 use crate::redact::{context::Asked, detector::Lang, kind::Kind};
 
@@ -46,7 +46,10 @@ impl Reader<'_> {
         }
         let score = if wanted && date.answers() {
             0.9
-        } else if date.is_full(self.lang) && !self.asked.any(Asked::EXPIRY) && !announced.any(Asked::EXPIRY) {
+        } else if date.is_full(self.lang)
+            && !(self.asked | announced).any(Asked::EXPIRY)
+            && (date.months > 0 || self.is_all_there_is(at, end, limit, announced))
+        {
             0.85
         } else if (self.asked | announced).any(Asked::EXPIRY) && date.months > 0 && date.pieces >= 2 {
             return Some(Found { start: at, end, kind: Kind::CardExpiry, score: 0.85 });
@@ -54,6 +57,14 @@ impl Reader<'_> {
             return None;
         };
         Some(Found { start: at, end: self.date_end(at, wanted).max(end), kind: Kind::BirthDate, score })
+    }
+
+    /// Whether numbers that would make a date are not the head of a longer number, nor said to be something else.
+    fn is_all_there_is(&self, at: usize, end: usize, limit: usize, announced: Asked) -> bool {
+        let number = |token: &Token| token.value != NONE || token.entry.repeat > 1;
+        let before = at.checked_sub(1).is_some_and(|before| number(&self.tokens[before]));
+        let longer = self.run(at, limit, Asked::NOTHING).is_some_and(|run| run.end > end);
+        !before && !longer && !(self.asked | announced).any(Asked::DIGITS)
     }
 
     /// The end of a date that was decided on: read again, each piece seeing no more than its own horizon.

@@ -123,6 +123,11 @@ impl Reader<'_> {
             let price = run.atoms == 1 && run.cardinals == 1;
             return (!price && !self.is_counting(run)).then(|| (self.guess(run), 0.7));
         }
+        // Long words: what fills the horizon with numbers and goes on is no time and no price.
+        let goes_on = next.is_none() && self.text.len() >= limit;
+        if goes_on && n >= 5 && run.atoms >= 3 && run.cardinals == 0 && run.dots == 0 && !self.is_counting(run) {
+            return Some((self.guess(run), 0.6));
+        }
         let one_by_one = run.singles >= 4 || (run.singles >= 2 && n >= 5 && run.cardinals == 0);
         (one_by_one && run.dots == 0 && !self.is_place(run) && !self.is_counting(run) && !clock)
             .then_some((Kind::Number, 0.55))

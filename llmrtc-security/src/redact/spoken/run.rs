@@ -200,7 +200,7 @@ impl Reader<'_> {
         }
         if let Some(number) = self.number(at, limit) {
             // An article ("una", "eine", "um") is a digit only among digits.
-            if self.is_article(&token) && !self.digit_beside(at, number.next, limit) {
+            if self.is_article(&token) && !self.digit_beside(at, number.next, limit, run) {
                 return None;
             }
             run.atoms += 1;
@@ -412,8 +412,13 @@ impl Reader<'_> {
             )
     }
 
-    fn digit_beside(&self, at: usize, next: usize, limit: usize) -> bool {
+    /// Whether an article stands among digits: beside one, or after some and before no noun.
+    fn digit_beside(&self, at: usize, next: usize, limit: usize, run: &Run) -> bool {
         let digit = |token: &Token| token.value != NONE || token.entry.repeat > 1;
+        let noun = |token: &Token| token.joined() && !token.is(flag::GLUE) && !digit(token) && token.entry.sign == 0;
+        if run.digits >= 2 && run.cardinals == 0 && !self.seen(next, limit).is_some_and(noun) {
+            return true;
+        }
         self.seen(next, limit).is_some_and(|token| digit(token) && token.joined())
             || at.checked_sub(1).is_some_and(|before| digit(&self.tokens[before]) && self.tokens[at].joined())
     }

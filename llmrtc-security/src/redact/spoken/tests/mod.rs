@@ -128,3 +128,30 @@ fn show_training() {
 fn show_held_out() {
     report("held out", &rows(HELD_OUT), false);
 }
+
+mod generated;
+
+/// The least recall on the hand-written training rows; a guard against going back, no figure of quality.
+#[test]
+fn e1_training_rows_stay_found() {
+    let rows = rows(TRAIN);
+    assert!(recall(&rows, true, |_| true) >= 0.98);
+}
+
+#[test]
+fn e1_benign_rows_stay_whole() {
+    let changed: Vec<_> = rows(BENIGN)
+        .into_iter()
+        .filter(|row| !spans(&row.text, row.previous, Some(row.lang)).is_empty())
+        .map(|row| row.text)
+        .collect();
+    assert!(changed.is_empty(), "{changed:#?}");
+}
+
+#[test]
+fn e1_the_language_is_told_by_the_text() {
+    for row in rows(BENIGN).iter().filter(|row| row.text.split(' ').count() > 4) {
+        let told = language(&row.text, None);
+        assert!(told == row.lang || row.lang == Lang::Pt && told == Lang::Es, "{told:?}: {}", row.text);
+    }
+}
