@@ -103,7 +103,12 @@ impl DialogueState {
     ///
     /// Returns places in *earlier* turns that are part of a card number which this turn completes. Those of this turn
     /// are found by the detector, to which the state is shown.
-    pub fn heard_user(&mut self, turn: TurnNumber, text: &str, lang: Option<Lang>) -> Vec<EarlierSpan> {
+    pub fn heard_user(
+        &mut self,
+        turn: TurnNumber,
+        text: &str,
+        lang: Option<Lang>,
+    ) -> Vec<EarlierSpan> {
         if self.turns.back().is_some_and(|last| last.number == turn)
             && let Some(revised) = self.turns.pop_back()
         {
@@ -130,7 +135,13 @@ impl DialogueState {
             digits.zeroize();
             digits.clear();
         }
-        self.turns.push_back(Turn { number: turn, digits, runs: groups, before, reported: false });
+        self.turns.push_back(Turn {
+            number: turn,
+            digits,
+            runs: groups,
+            before,
+            reported: false,
+        });
         if self.turns.len() > TURNS {
             self.turns.pop_front();
         }
@@ -160,10 +171,16 @@ impl DialogueState {
             }
         }
         joined.zeroize();
-        let Some(first) = found else { return Vec::new() };
+        let Some(first) = found else {
+            return Vec::new();
+        };
         let last = self.turns.len() - 1;
         let mut spans = Vec::new();
-        for turn in self.turns.range_mut(first..last).filter(|turn| !turn.reported) {
+        for turn in self
+            .turns
+            .range_mut(first..last)
+            .filter(|turn| !turn.reported)
+        {
             turn.reported = true;
             spans.extend(turn.runs.iter().map(|run| EarlierSpan {
                 turn: turn.number,
@@ -177,13 +194,20 @@ impl DialogueState {
 
     /// Places in turn `turn` that complete a card number begun in earlier turns, whatever the detector makes of them.
     pub fn completes(&self, turn: TurnNumber) -> Vec<EarlierSpan> {
-        let Some(last) = self.turns.back().filter(|last| last.number == turn) else { return Vec::new() };
+        let Some(last) = self.turns.back().filter(|last| last.number == turn) else {
+            return Vec::new();
+        };
         if !self.turns.iter().any(|turn| turn.reported) {
             return Vec::new();
         }
         last.runs
             .iter()
-            .map(|run| EarlierSpan { turn, start: run.start, end: run.end, kind: Kind::Card })
+            .map(|run| EarlierSpan {
+                turn,
+                start: run.start,
+                end: run.end,
+                kind: Kind::Card,
+            })
             .collect()
     }
 }
@@ -213,9 +237,16 @@ mod tests {
                 continue;
             }
             let mut spans: Vec<Span> = Vec::new();
-            let context = Context { previous, lang: Some(Lang::En), dialogue: Some(&state) };
+            let context = Context {
+                previous,
+                lang: Some(Lang::En),
+                dialogue: Some(&state),
+            };
             SpokenDetector::default().detect(text, &context, &mut spans);
-            let taken: Vec<&str> = spans.iter().map(|span| &text[span.start..span.end]).collect();
+            let taken: Vec<&str> = spans
+                .iter()
+                .map(|span| &text[span.start..span.end])
+                .collect();
             assert_eq!(&taken, gone, "{text:?}");
             state.heard_user(turn, text, Some(Lang::En));
         }
@@ -238,7 +269,11 @@ mod tests {
     fn e1_an_announced_card_is_collected_too() {
         play(&[
             ("agent", "how can i help", &[]),
-            ("user", "my card number is five five five five", &["five five five five"]),
+            (
+                "user",
+                "my card number is five five five five",
+                &["five five five five"],
+            ),
             ("agent", "okay", &[]),
             ("user", "three four", &["three four"]),
             ("agent", "yes", &[]),
@@ -259,10 +294,21 @@ mod tests {
     #[test]
     fn e1_pieces_that_join_to_a_card_are_reported_afterwards() {
         let mut state = DialogueState::default();
-        assert!(state.heard_user(1, "take down four one one one", Some(Lang::En)).is_empty());
-        assert!(state.heard_user(2, "then eleven eleven eleven eleven", Some(Lang::En)).is_empty());
+        assert!(
+            state
+                .heard_user(1, "take down four one one one", Some(Lang::En))
+                .is_empty()
+        );
+        assert!(
+            state
+                .heard_user(2, "then eleven eleven eleven eleven", Some(Lang::En))
+                .is_empty()
+        );
         let spans = state.heard_user(3, "and one one one one", Some(Lang::En));
-        let places: Vec<_> = spans.iter().map(|span| (span.turn, span.start, span.end)).collect();
+        let places: Vec<_> = spans
+            .iter()
+            .map(|span| (span.turn, span.start, span.end))
+            .collect();
         assert_eq!(places, [(1, 10, 26), (2, 5, 32)]);
         assert_eq!(state.completes(3).len(), 1);
     }
@@ -283,7 +329,12 @@ mod tests {
             state.heard_user(turn, &"one two three ".repeat(40), Some(Lang::En));
         }
         assert_eq!(state.turns.len(), TURNS);
-        assert!(state.turns.iter().all(|turn| turn.digits.len() <= TURN_DIGITS));
+        assert!(
+            state
+                .turns
+                .iter()
+                .all(|turn| turn.digits.len() <= TURN_DIGITS)
+        );
         assert!(!format!("{state:?}").contains('1'));
     }
 }

@@ -119,7 +119,10 @@ impl Asked {
             (Asked::ADDRESS, Kind::Address),
             (Asked::NAME, Kind::Name),
         ];
-        let found = KINDS.iter().find(|(asked, _)| self.any(*asked)).map(|(_, kind)| kind.clone());
+        let found = KINDS
+            .iter()
+            .find(|(asked, _)| self.any(*asked))
+            .map(|(_, kind)| kind.clone());
         match found {
             Some(Kind::NationalId) if lang == Lang::En => Kind::Ssn,
             Some(kind) => kind,
@@ -138,9 +141,14 @@ impl Asked {
         tokenize(said, Lexicon::of(lang), &mut tokens);
         let mut end = tokens.len();
         while end > 0 {
-            let start = (0..end).rev().find(|&at| tokens[at].gap == Gap::Stop).unwrap_or(0);
+            let start = (0..end)
+                .rev()
+                .find(|&at| tokens[at].gap == Gap::Stop)
+                .unwrap_or(0);
             let sentence = &tokens[start..end];
-            let asked = sentence.iter().fold(Self::NOTHING, |all, token| all | token.entry.cue);
+            let asked = sentence
+                .iter()
+                .fold(Self::NOTHING, |all, token| all | token.entry.cue);
             if !asked.is_empty() && asks(said, sentence) {
                 return asked;
             }
@@ -153,13 +161,18 @@ impl Asked {
 /// The last bytes of `text`, at most `bytes`, from a character's start.
 fn tail(text: &str, bytes: usize) -> &str {
     let from = text.len().saturating_sub(bytes);
-    let from = (from..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let from = (from..=text.len())
+        .find(|&at| text.is_char_boundary(at))
+        .unwrap_or(text.len());
     &text[from..]
 }
 
 fn asks(said: &str, sentence: &[Token]) -> bool {
     let question = sentence.last().is_some_and(|last| {
-        said[last.end..].chars().find(|c| !c.is_whitespace()).is_some_and(|c| c == '?')
+        said[last.end..]
+            .chars()
+            .find(|c| !c.is_whitespace())
+            .is_some_and(|c| c == '?')
     });
     question || sentence.len() <= 6 || sentence.iter().any(|token| token.is(flag::REQUEST))
 }

@@ -11,8 +11,10 @@ use crate::redact::{context::Asked, kind::Kind};
 const LOOSE: usize = 5;
 
 /// Endings that are words of a language as well, so that a lone one after a "dot" is believed only with company.
-const WORDY: [&[u8]; 14] =
-    [b"me", b"it", b"at", b"be", b"es", b"de", b"us", b"online", b"shop", b"live", b"cat", b"site", b"ca", b"pt"];
+const WORDY: [&[u8]; 14] = [
+    b"me", b"it", b"at", b"be", b"es", b"de", b"us", b"online", b"shop", b"live", b"cat", b"site",
+    b"ca", b"pt",
+];
 
 impl Reader<'_> {
     /// The address that begins at token `at`.
@@ -23,9 +25,14 @@ impl Reader<'_> {
         }
         if let Some(host) = self.after_scheme(at, limit) {
             let found = self.domain(host, limit)?;
-            return Some(Found { start: at, kind: Kind::Url, ..found });
+            return Some(Found {
+                start: at,
+                kind: Kind::Url,
+                ..found
+            });
         }
-        self.email(at, limit, wanted).or_else(|| self.domain(at, limit))
+        self.email(at, limit, wanted)
+            .or_else(|| self.domain(at, limit))
     }
 
     /// The token after "h t t p s colon slash slash".
@@ -54,7 +61,9 @@ impl Reader<'_> {
         let mut common = false;
         // The local part, up to the at sign.
         let at_sign = loop {
-            let Some(next) = self.label(end, limit) else { break None };
+            let Some(next) = self.label(end, limit) else {
+                break None;
+            };
             let plain = self.tokens[end].is(flag::COMMON) && self.tokens[end].shape == Shape::Word;
             // "contact sales at": of two ordinary words only the second is the mailbox, unless a mailbox was asked for.
             if common && plain && !wanted {
@@ -84,10 +93,15 @@ impl Reader<'_> {
                 common = false;
                 signs += 1;
             }
-            if token.is_some_and(|token| token.entry.sign == b'@' && !matches!(token.gap, Gap::Stop | Gap::Other)) {
+            if token.is_some_and(|token| {
+                token.entry.sign == b'@' && !matches!(token.gap, Gap::Stop | Gap::Other)
+            }) {
                 break Some(end);
             }
-            if !joined && self.tokens[end - 1].shape == Shape::Word && self.tokens[end - 1].value == NONE {
+            if !joined
+                && self.tokens[end - 1].shape == Shape::Word
+                && self.tokens[end - 1].value == NONE
+            {
                 loose += 1;
                 if loose > LOOSE {
                     return None;
@@ -96,12 +110,24 @@ impl Reader<'_> {
         };
         let Some(at_sign) = at_sign else {
             // A long one whose at sign lies past the horizon, or a part: "john dot smith".
-            let long = self.tokens.get(end).is_some_and(|token| token.reach >= limit);
+            let long = self
+                .tokens
+                .get(end)
+                .is_some_and(|token| token.reach >= limit);
             if !(wanted && signs > 0 && end > at + 1) || self.domain(at, limit).is_some() {
                 return None;
             }
-            let end = if long { self.rest_of_email(end) } else { self.trim(at, end) };
-            return Some(Found { start: at, end, kind: Kind::Email, score: 0.8 });
+            let end = if long {
+                self.rest_of_email(end)
+            } else {
+                self.trim(at, end)
+            };
+            return Some(Found {
+                start: at,
+                end,
+                kind: Kind::Email,
+                score: 0.8,
+            });
         };
         let start = at_sign + 1;
         let mut end = self.host(start, limit);
@@ -111,12 +137,19 @@ impl Reader<'_> {
         }
         let end = end?;
         let end = self.rest_of_host(end);
-        Some(Found { start: at, end, kind: Kind::Email, score: 0.95 })
+        Some(Found {
+            start: at,
+            end,
+            kind: Kind::Email,
+            score: 0.95,
+        })
     }
 
     /// Drops signs and glue at the end.
     fn trim(&self, start: usize, mut end: usize) -> usize {
-        while end > start + 1 && (self.tokens[end - 1].entry.sign != 0 || self.tokens[end - 1].is(flag::GLUE)) {
+        while end > start + 1
+            && (self.tokens[end - 1].entry.sign != 0 || self.tokens[end - 1].is(flag::GLUE))
+        {
             end -= 1;
         }
         end
@@ -155,13 +188,21 @@ impl Reader<'_> {
         // "three point five" has no ending; "amazon dot com" has.
         let mut end = self.rest_of_host(end);
         let mut kind = Kind::Domain;
-        while self.tokens.get(end).is_some_and(|token| token.entry.sign == b'/')
+        while self
+            .tokens
+            .get(end)
+            .is_some_and(|token| token.entry.sign == b'/')
             && let Some(next) = self.label(end + 1, self.tokens[end].start + WINDOW)
         {
             end = next;
             kind = Kind::Url;
         }
-        Some(Found { start: at, end, kind, score: 0.8 })
+        Some(Found {
+            start: at,
+            end,
+            kind,
+            score: 0.8,
+        })
     }
 
     /// Labels with dots between and a known ending, or a mail house by its name: the token after.
@@ -186,7 +227,8 @@ impl Reader<'_> {
                     }
                 }
                 // After a dot any word is a label.
-                let any = (token.entry.sign == 0 && token.shape == Shape::Word).then_some(ending + 1);
+                let any =
+                    (token.entry.sign == 0 && token.shape == Shape::Word).then_some(ending + 1);
                 end = match self.label(ending, limit) {
                     Some(end) => end,
                     None if found.is_none() => any?,
@@ -199,7 +241,10 @@ impl Reader<'_> {
                 return found;
             }
             // "my company dot com": at most three words in one label, and only after an at sign.
-            let mail = self.tokens.get(at.wrapping_sub(1)).is_some_and(|token| token.entry.sign == b'@');
+            let mail = self
+                .tokens
+                .get(at.wrapping_sub(1))
+                .is_some_and(|token| token.entry.sign == b'@');
             let www = self.word(at).get() == b"www";
             if words > 3 || !mail && !www {
                 return None;
@@ -214,7 +259,13 @@ impl Reader<'_> {
         while let Some(token) = self.tokens.get(end) {
             let limit = token.start + WINDOW;
             match self.dot(end, limit) {
-                Some(ending) if self.seen(ending, limit).is_some_and(|token| token.is(flag::TLD)) => end = ending + 1,
+                Some(ending)
+                    if self
+                        .seen(ending, limit)
+                        .is_some_and(|token| token.is(flag::TLD)) =>
+                {
+                    end = ending + 1
+                }
                 _ => break,
             }
         }
@@ -227,7 +278,8 @@ impl Reader<'_> {
         if token.gap == Gap::Sign(b'.') {
             return Some(at);
         }
-        (token.entry.sign == b'.' && token.gap == Gap::Space && self.seen(at + 1, limit).is_some()).then_some(at + 1)
+        (token.entry.sign == b'.' && token.gap == Gap::Space && self.seen(at + 1, limit).is_some())
+            .then_some(at + 1)
     }
 
     fn is_dot(&self, at: usize, limit: usize) -> bool {
@@ -262,10 +314,10 @@ impl Reader<'_> {
                 if token.value != NONE {
                     return self.number(at, limit).map(|number| number.next);
                 }
-                (!token.is(flag::STOP | flag::LEAD) && token.entry.cue.is_empty() || token.is(flag::NAME | flag::MAILHOUSE) && !token.is(flag::STOP))
-                    .then_some(at + 1)
+                (!token.is(flag::STOP | flag::LEAD) && token.entry.cue.is_empty()
+                    || token.is(flag::NAME | flag::MAILHOUSE) && !token.is(flag::STOP))
+                .then_some(at + 1)
             }
         }
     }
 }
-

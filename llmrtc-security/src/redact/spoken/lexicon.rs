@@ -42,9 +42,7 @@ pub(crate) mod flag {
     pub(crate) const SPEAKING: u32 = 1 << 21;
     pub(crate) const REQUEST: u32 = 1 << 22;
     pub(crate) const LEAD: u32 = 1 << 23;
-    /// A radio alphabet word that stands for its letter without a letter beside it.
-    pub(crate) const RADIO: u32 = 1 << 24;
-    /// An everyday word of a spelling table; stands for a letter only beside one.
+    /// A word of a spelling alphabet; stands for a letter beside another.
     pub(crate) const TABLE: u32 = 1 << 25;
     /// The name of a letter ("aitch").
     pub(crate) const LETTERNAME: u32 = 1 << 26;
@@ -103,17 +101,6 @@ impl Entry {
     /// Whether any of `flags` is set.
     pub(crate) fn is(&self, flags: u32) -> bool {
         self.flags & flags != 0
-    }
-
-    /// Whether the tables say nothing about the word beyond its being part of a phrase.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.flags & !flag::PARTICLE == 0
-            && self.num == NONE
-            && self.cue == Asked::NOTHING
-            && self.ordinal == 0
-            && self.month == 0
-            && self.repeat == 0
-            && self.sign == 0
     }
 }
 
@@ -188,13 +175,22 @@ impl Lexicon {
     }
 
     fn new(lang: Lang, grammar: &str, common: &str) -> Self {
-        let mut lexicon = Self { lang, words: HashMap::default() };
+        let mut lexicon = Self {
+            lang,
+            words: HashMap::default(),
+        };
         lexicon.read(ANY);
         lexicon.read(grammar);
-        for (words, flags) in
-            [(common, flag::COMMON), (GIVEN, flag::GIVEN), (SURNAMES, flag::SURNAME)]
-        {
-            for word in words.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace) {
+        for (words, flags) in [
+            (common, flag::COMMON),
+            (GIVEN, flag::GIVEN),
+            (SURNAMES, flag::SURNAME),
+        ] {
+            for word in words
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .flat_map(str::split_whitespace)
+            {
                 lexicon.add(word, |entry| entry.flags |= flags);
             }
         }
@@ -204,7 +200,9 @@ impl Lexicon {
     /// Reads lines of `feature value: words`.
     fn read(&mut self, grammar: &str) {
         for line in grammar.lines().filter(|line| !line.starts_with('#')) {
-            let Some((feature, words)) = line.split_once(": ") else { continue };
+            let Some((feature, words)) = line.split_once(": ") else {
+                continue;
+            };
             let (feature, value) = feature.split_once(' ').unwrap_or((feature, ""));
             for word in words.split_whitespace() {
                 self.feature(feature, value, word);
@@ -243,7 +241,11 @@ impl Lexicon {
             "spell" => flag::TABLE,
             _ => 0,
         };
-        let ordinals: &[&str] = if feature == "ordstem" { &["e", "en", "er", "es", "em"] } else { &[""] };
+        let ordinals: &[&str] = if feature == "ordstem" {
+            &["e", "en", "er", "es", "em"]
+        } else {
+            &[""]
+        };
         for ending in ordinals {
             let word = format!("{word}{ending}");
             self.add(&word, |entry| {
@@ -271,11 +273,19 @@ impl Lexicon {
         let words = key.iter().filter(|&&byte| byte == b' ').count() + 1;
         debug_assert!(words <= token::MAX_PHRASE, "{word}");
         if words > 1 {
-            let first: Box<[u8]> = key.split(|&byte| byte == b' ').next().unwrap_or_default().into();
+            let first: Box<[u8]> = key
+                .split(|&byte| byte == b' ')
+                .next()
+                .unwrap_or_default()
+                .into();
             let head = self.words.entry(first).or_insert_with(|| UNKNOWN.clone());
             head.phrase = head.phrase.max(u8::try_from(words).unwrap_or(u8::MAX));
         }
-        edit(self.words.entry(key.into()).or_insert_with(|| UNKNOWN.clone()));
+        edit(
+            self.words
+                .entry(key.into())
+                .or_insert_with(|| UNKNOWN.clone()),
+        );
     }
 
     /// The value of a German number written as one word: "einundvierzig", "neunzehnhundertachtzig".
@@ -293,8 +303,16 @@ impl Lexicon {
             if let Some(at) = word.windows(scale.len()).position(|part| part == scale) {
                 let (head, tail) = (&word[..at], &word[at + scale.len()..]);
                 let tail = tail.strip_prefix(b"und").unwrap_or(tail);
-                let head = if head.is_empty() { 1 } else { self.compound(head)? };
-                let tail = if tail.is_empty() { 0 } else { self.compound(tail)? };
+                let head = if head.is_empty() {
+                    1
+                } else {
+                    self.compound(head)?
+                };
+                let tail = if tail.is_empty() {
+                    0
+                } else {
+                    self.compound(tail)?
+                };
                 return (head < 100 && tail < factor).then_some(head * factor + tail);
             }
         }
@@ -302,9 +320,4 @@ impl Lexicon {
         let (unit, ten) = (self.compound(&word[..at])?, self.compound(&word[at + 3..])?);
         (unit < 10 && (20..100).contains(&ten) && ten % 10 == 0).then_some(ten + unit)
     }
-}
-
-/// Marks the radio alphabet, which `any.txt` lists before any language's own spelling table.
-pub(crate) fn is_radio(entry: &Entry) -> bool {
-    entry.is(flag::RADIO)
 }

@@ -51,17 +51,31 @@ thread_local! {
 
 impl Detector for SpokenDetector {
     fn detect(&self, text: &str, context: &Context<'_>, out: &mut Vec<Span>) {
-        let lang = context.lang.unwrap_or_else(|| language(text, context.previous));
-        let mut asked = context.previous.map_or(Asked::NOTHING, |said| Asked::by(said, lang));
-        let collecting = context.dialogue.map_or(Asked::NOTHING, |dialogue| dialogue.expects());
+        let lang = context
+            .lang
+            .unwrap_or_else(|| language(text, context.previous));
+        let mut asked = context
+            .previous
+            .map_or(Asked::NOTHING, |said| Asked::by(said, lang));
+        let collecting = context
+            .dialogue
+            .map_or(Asked::NOTHING, |dialogue| dialogue.expects());
         if asked.is_empty() {
             asked = collecting;
         }
         let lexicon = Lexicon::of(lang);
         let mut tokens = TOKENS.with_borrow_mut(std::mem::take);
         tokenize(text, lexicon, &mut tokens);
-        let reader = Reader { text, tokens: &tokens, lang: lexicon.lang, asked, collecting };
-        reader.read(out);
+        let reader = Reader {
+            text,
+            tokens: &tokens,
+            lang: lexicon.lang,
+            asked,
+            collecting,
+        };
+        if tokens.iter().any(|token| reader.may_start(token, asked)) {
+            reader.read(out);
+        }
         tokens.clear();
         if tokens.capacity() <= KEEP_TOKENS {
             TOKENS.with_borrow_mut(|kept| *kept = tokens);
@@ -80,7 +94,10 @@ pub(crate) fn language(text: &str, previous: Option<&str>) -> Lang {
             let key = token::fold_word(&text[start..end]);
             for (vote, lang) in votes.iter_mut().zip(LANGS) {
                 if let Some(entry) = Lexicon::of(lang).get(key.get()) {
-                    let sure = entry.num != NONE || entry.month != 0 || !entry.cue.is_empty() || entry.is(flag::STOP);
+                    let sure = entry.num != NONE
+                        || entry.month != 0
+                        || !entry.cue.is_empty()
+                        || entry.is(flag::STOP);
                     let common = entry.is(flag::COMMON);
                     *vote += weight * if sure { 4 } else { 2 * u32::from(common) };
                 }
@@ -127,6 +144,11 @@ impl Reader<'_> {
         let mut at = 0;
         let mut cue = Cue::default();
         let mut last_name = None;
+        // Addresses hold a sign; most texts hold none.
+        let signs = self
+            .tokens
+            .iter()
+            .any(|token| token.entry.sign != 0 || matches!(token.gap, Gap::Sign(b'.')));
         while at < self.tokens.len() {
             let token = &self.tokens[at];
             cue.pass(at, token);
@@ -140,16 +162,22 @@ impl Reader<'_> {
                 // "the fourth of july": the article goes with the date, and the date is judged from there.
                 match self.birth_date(at + 1, limit, want) {
                     Some(found) if found.kind == Kind::BirthDate => {
-                        out.push(self.span(&Found { start: at, ..found.clone() }));
+                        out.push(self.span(&Found {
+                            start: at,
+                            ..found.clone()
+                        }));
                         at = found.end;
                     }
                     _ => at += 1,
                 }
                 continue;
             }
-            let found = self
-                .address(at, limit, want)
-                .or_else(|| self.birth_date(at, limit, want));
+            let address = if signs {
+                self.address(at, limit, want)
+            } else {
+                None
+            };
+            let found = address.or_else(|| self.birth_date(at, limit, want));
             let found = match found {
                 Some(found) => Some(found),
                 None => match self.judge(at, limit, want, last_name) {
@@ -249,7 +277,11 @@ impl Cue {
 
     /// What was announced shortly before token `at`.
     fn at(&self, at: usize, _token: &Token) -> Asked {
-        if at <= self.at + CUE_TOKENS && at > self.at { self.asked } else { Asked::NOTHING }
+        if at <= self.at + CUE_TOKENS && at > self.at {
+            self.asked
+        } else {
+            Asked::NOTHING
+        }
     }
 
     /// Whether a name was announced right before token `at`.
@@ -272,9 +304,18 @@ pub(crate) fn digit_groups(text: &str, lang: Lang) -> (Asked, Vec<DigitGroup>, V
     let lexicon = Lexicon::of(lang);
     let mut tokens = Vec::new();
     tokenize(text, lexicon, &mut tokens);
-    let reader =
-        Reader { text, tokens: &tokens, lang: lexicon.lang, asked: Asked::NOTHING, collecting: Asked::NOTHING };
-    let announced = tokens.iter().rev().map(|token| token.entry.cue).find(|cue| cue.any(Asked::DIGITS));
+    let reader = Reader {
+        text,
+        tokens: &tokens,
+        lang: lexicon.lang,
+        asked: Asked::NOTHING,
+        collecting: Asked::NOTHING,
+    };
+    let announced = tokens
+        .iter()
+        .rev()
+        .map(|token| token.entry.cue)
+        .find(|cue| cue.any(Asked::DIGITS));
     let mut groups = Vec::new();
     let mut digits = Vec::new();
     let mut at = 0;
@@ -282,7 +323,10 @@ pub(crate) fn digit_groups(text: &str, lang: Lang) -> (Asked, Vec<DigitGroup>, V
         match reader.digit_run(at) {
             Some((end, code)) => {
                 digits.extend_from_slice(code.get());
-                groups.push(DigitGroup { start: tokens[at].start, end: tokens[end - 1].end });
+                groups.push(DigitGroup {
+                    start: tokens[at].start,
+                    end: tokens[end - 1].end,
+                });
                 at = end;
             }
             None => at += 1,

@@ -34,8 +34,16 @@ impl Reader<'_> {
     pub(crate) fn number(&self, at: usize, limit: usize) -> Option<Number> {
         let token = self.seen(at, limit)?;
         if let Shape::Digits(_) = token.shape {
-            let value = if token.value == NONE { u64::MAX } else { u64::from(token.value) };
-            return Some(Number { next: at + 1, value, style: Style::Literal });
+            let value = if token.value == NONE {
+                u64::MAX
+            } else {
+                u64::from(token.value)
+            };
+            return Some(Number {
+                next: at + 1,
+                value,
+                style: Style::Literal,
+            });
         }
         // "mil novecientos" begins with the factor.
         let head = self.scale(at, limit, 1000).map(|_| (1, at));
@@ -78,11 +86,16 @@ impl Reader<'_> {
         if !self.flows(start, limit) {
             return None;
         }
-        let (value, next) =
-            if factor == 100 { self.below_hundred(start, limit)? } else { self.below_thousand(start, limit)? };
+        let (value, next) = if factor == 100 {
+            self.below_hundred(start, limit)?
+        } else {
+            self.below_thousand(start, limit)?
+        };
         // "eight hundred five five five": digits after a round number are no part of it.
         let digit = value < 10 && start == at;
-        let more = self.seen(next, limit).is_some_and(|token| token.value != NONE && token.value < 100);
+        let more = self
+            .seen(next, limit)
+            .is_some_and(|token| token.value != NONE && token.value < 100);
         (value > 0 && value < factor && !(digit && more)).then_some((value, next))
     }
 
@@ -133,7 +146,9 @@ impl Reader<'_> {
             Lang::De if value < 10 => {
                 let ten = self.after_and(next, limit).filter(|&ten| ten == next + 1);
                 match ten.and_then(|ten| self.flows_to(ten, limit).map(|value| (value, ten))) {
-                    Some((tens, ten)) if value > 0 && (20..100).contains(&tens) && tens % 10 == 0 => {
+                    Some((tens, ten))
+                        if value > 0 && (20..100).contains(&tens) && tens % 10 == 0 =>
+                    {
                         Some((tens + value, ten + 1))
                     }
                     _ => Some((value, next)),
@@ -141,7 +156,9 @@ impl Reader<'_> {
             }
             Lang::Es | Lang::Pt | Lang::Fr if tens => {
                 let unit = self.after_and(next, limit);
-                let hyphen = self.seen(next, limit).is_some_and(|token| token.gap == Gap::Sign(b'-'));
+                let hyphen = self
+                    .seen(next, limit)
+                    .is_some_and(|token| token.gap == Gap::Sign(b'-'));
                 let unit = unit.or((self.lang == Lang::Fr || hyphen).then_some(next));
                 match unit.and_then(|unit| self.flows_to(unit, limit).map(|value| (value, unit))) {
                     Some((more @ 1..=9, unit)) => Some((value + more, unit + 1)),
@@ -178,7 +195,9 @@ impl Reader<'_> {
 
     /// The value of a number word that follows the word before without a pause.
     fn flows_to(&self, at: usize, limit: usize) -> Option<u64> {
-        self.flows(at, limit).then(|| self.number_word(at, limit)).flatten()
+        self.flows(at, limit)
+            .then(|| self.number_word(at, limit))
+            .flatten()
     }
 
     fn flows(&self, at: usize, limit: usize) -> bool {
@@ -192,7 +211,8 @@ impl Reader<'_> {
 
     fn after_and(&self, at: usize, limit: usize) -> Option<usize> {
         let token = self.seen(at, limit)?;
-        (token.is(flag::AND) && self.flows(at, limit) && self.seen(at + 1, limit).is_some()).then_some(at + 1)
+        (token.is(flag::AND) && self.flows(at, limit) && self.seen(at + 1, limit).is_some())
+            .then_some(at + 1)
     }
 
     /// The token after a scale word of this factor.

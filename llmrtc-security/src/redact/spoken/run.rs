@@ -21,7 +21,10 @@ pub(crate) struct Code {
 }
 
 impl Code {
-    const EMPTY: Self = Self { bytes: [0; CODE], len: 0 };
+    const EMPTY: Self = Self {
+        bytes: [0; CODE],
+        len: 0,
+    };
 
     fn push(&mut self, byte: u8) {
         if self.len < CODE {
@@ -129,7 +132,9 @@ impl Reader<'_> {
     /// The end of a run that was decided on: read again from its start, each step seeing no more than its own horizon.
     pub(crate) fn run_end(&self, run: &Run, asked: Asked) -> usize {
         let limit = self.tokens[run.start].start + super::WINDOW;
-        let Some(mut whole) = self.first(run.start, limit, asked) else { return run.end };
+        let Some(mut whole) = self.first(run.start, limit, asked) else {
+            return run.end;
+        };
         while let Some(token) = self.tokens.get(whole.end) {
             if !self.step(&mut whole, token.start + super::WINDOW, asked) {
                 break;
@@ -144,8 +149,10 @@ impl Reader<'_> {
         let mut dots = 0;
         let mut dashes = 0;
         let mut colons = 0;
-        for glue in 0..=MAX_GLUE {
-            let Some(token) = self.seen(at, limit) else { return false };
+        while at <= run.end + MAX_GLUE {
+            let Some(token) = self.seen(at, limit) else {
+                return false;
+            };
             match token.gap {
                 Gap::Other => return false,
                 // A pause, which the recogniser took for the end of a sentence.
@@ -161,10 +168,16 @@ impl Reader<'_> {
             next.dashes += dashes;
             next.colons += colons;
             if dots > 0 {
-                next.octets = if run.octet < 256 && run.octets > 0 { run.octets + 1 } else { 0 };
+                next.octets = if run.octet < 256 && run.octets > 0 {
+                    run.octets + 1
+                } else {
+                    0
+                };
                 next.octet = 0;
             }
-            if (glue == 0 || token.entry.is(flag::CAPS) || !token.entry.is(flag::FIX | flag::THEN))
+            if (at == run.end
+                || token.entry.is(flag::CAPS)
+                || !token.entry.is(flag::FIX | flag::THEN))
                 && let Some(end) = self.atom(at, limit, asked, &mut next)
             {
                 *run = next;
@@ -190,7 +203,11 @@ impl Reader<'_> {
         if token.entry.repeat > 1 {
             return self.repeated(at, limit, asked, run);
         }
-        if token.is(flag::CAPS) && self.seen(at + 1, limit).is_some_and(|next| self.is_letter(next)) {
+        if token.is(flag::CAPS)
+            && self
+                .seen(at + 1, limit)
+                .is_some_and(|next| self.is_letter(next))
+        {
             let next = self.atom(at + 1, limit, asked, run)?;
             run.spelled += 1;
             return Some(next);
@@ -233,7 +250,11 @@ impl Reader<'_> {
             }
             run.atoms += 1;
             for &byte in word {
-                if byte.is_ascii_digit() { run.digit_text(&[byte]) } else { run.letter(byte) }
+                if byte.is_ascii_digit() {
+                    run.digit_text(&[byte])
+                } else {
+                    run.letter(byte)
+                }
             }
             return Some(at + 1);
         }
@@ -287,14 +308,19 @@ impl Reader<'_> {
             })
         };
         if matches!(token.shape, Shape::Letter(_)) || token.is(flag::LETTERNAME) {
-            let asin = self.seen(at + 1, limit).is_some_and(|next| next.is(flag::ASIN) && next.joined());
+            let asin = self
+                .seen(at + 1, limit)
+                .is_some_and(|next| next.is(flag::ASIN) && next.joined());
             if asin && says(at + 2) {
                 run.letter(letter);
                 run.atoms += 1;
                 run.spelled += 1;
                 return Some(at + 3);
             }
-            if says(at + 1) && self.tokens[at + 1].is(flag::TABLE) && self.tokens[at + 1].entry.letter == letter {
+            if says(at + 1)
+                && self.tokens[at + 1].is(flag::TABLE)
+                && self.tokens[at + 1].entry.letter == letter
+            {
                 run.letter(letter);
                 run.atoms += 1;
                 run.spelled += 1;
@@ -319,9 +345,18 @@ impl Reader<'_> {
             // Letter names and radio words need one of their like beside them.
             _ => {
                 let weak = token.is(flag::STOP | flag::COMMON) || token.value != NONE;
-                let asked = asked.any(Asked::POSTCODE | Asked::SPELLING | Asked::EMAIL | Asked::NATIONAL_ID | Asked::ACCOUNT | Asked::NAME);
+                let asked = asked.any(
+                    Asked::POSTCODE
+                        | Asked::SPELLING
+                        | Asked::EMAIL
+                        | Asked::NATIONAL_ID
+                        | Asked::ACCOUNT
+                        | Asked::NAME,
+                );
                 let after = self.seen(at + 1, limit).is_some_and(|next| {
-                    next.joined() && (self.is_letter(next) || (!weak && next.value != NONE && next.value < 10))
+                    next.joined()
+                        && (self.is_letter(next)
+                            || (!weak && next.value != NONE && next.value < 10))
                 });
                 let before = run.atoms > 0 && (run.last_letter || !weak || asked);
                 before || after
@@ -341,17 +376,25 @@ impl Reader<'_> {
     /// A one-letter word ("a", "i", "y", "e") counts as a letter only among letters or between digits.
     fn letter_beside(&self, at: usize, limit: usize, asked: Asked, run: &Run) -> bool {
         let after = self.seen(at + 1, limit);
-        let letter_after = after.is_some_and(|next| matches!(next.shape, Shape::Letter(_)) && next.joined());
+        let letter_after =
+            after.is_some_and(|next| matches!(next.shape, Shape::Letter(_)) && next.joined());
         if run.atoms == 0 {
             // "a one two three", if it was a code that was asked for
             let code = asked.any(Asked::NATIONAL_ID | Asked::ACCOUNT | Asked::POSTCODE)
-                && after.is_some_and(|next| next.joined() && (next.value < 10 || matches!(next.shape, Shape::Digits(_))));
+                && after.is_some_and(|next| {
+                    next.joined() && (next.value < 10 || matches!(next.shape, Shape::Digits(_)))
+                });
             return letter_after || code;
         }
         let ends = after.is_none_or(|next| {
-            !next.joined() || next.value != NONE || matches!(next.shape, Shape::Digits(_) | Shape::Mixed) || next.entry.sign != 0
+            !next.joined()
+                || next.value != NONE
+                || matches!(next.shape, Shape::Digits(_) | Shape::Mixed)
+                || next.entry.sign != 0
         });
-        letter_after || (run.last_letter && self.tokens[at].gap == Gap::Space) || (run.letters > 0 && ends)
+        letter_after
+            || (run.last_letter && self.tokens[at].gap == Gap::Space)
+            || (run.letters > 0 && ends)
     }
 
     /// Words that a recogniser writes for letters and digits, believed only where a code was asked for and among its parts.
@@ -365,8 +408,10 @@ impl Reader<'_> {
         }
         let beside = |near: usize| {
             self.seen(near, limit).is_some_and(|near| {
-                matches!(near.shape, Shape::Letter(_) | Shape::Digits(_) | Shape::Mixed)
-                    || (near.value != NONE && near.value < 100)
+                matches!(
+                    near.shape,
+                    Shape::Letter(_) | Shape::Digits(_) | Shape::Mixed
+                ) || (near.value != NONE && near.value < 100)
                     || near.entry.repeat > 1
             })
         };
@@ -375,9 +420,22 @@ impl Reader<'_> {
         let postcode = asked.any(Asked::POSTCODE);
         if token.entry.weak_digit != 0 && before && after {
             run.digit_text(&[token.entry.weak_digit]);
-        } else if postcode && token.entry.weak_letter != 0 && after && (before || run.atoms == 0 && self.sounds_like_a_letter(at, limit)) {
+        } else if postcode
+            && token.entry.weak_letter != 0
+            && after
+            && (before || run.atoms == 0 && self.sounds_like_a_letter(at, limit))
+        {
             run.letter(token.entry.weak_letter);
-        } else if postcode && token.end - token.start <= 3 && !token.is(flag::STOP) && !(token.is(flag::COMMON) && (token.end - token.start > 2 || !before)) && token.value == NONE && token.entry.cue.is_empty() && token.entry.month == 0 && token.entry.sign == 0 && (before || after) {
+        } else if postcode
+            && token.end - token.start <= 3
+            && !token.is(flag::STOP)
+            && !(token.is(flag::COMMON) && (token.end - token.start > 2 || !before))
+            && token.value == NONE
+            && token.entry.cue.is_empty()
+            && token.entry.month == 0
+            && token.entry.sign == 0
+            && (before || after)
+        {
             // "sw", "bt", "ew"
             let word = folded(self.text, token);
             for &byte in word.get() {
@@ -393,13 +451,18 @@ impl Reader<'_> {
     /// "see b five": a word at the head of a code that sounds like a letter and can hardly be meant.
     fn sounds_like_a_letter(&self, at: usize, limit: usize) -> bool {
         !self.tokens[at].is(flag::STOP)
-            || matches!(folded(self.text, &self.tokens[at]).get(), b"see" | b"be" | b"you" | b"why" | b"are")
-                && self.seen(at + 1, limit).is_some_and(|next| matches!(next.shape, Shape::Letter(_)))
+            || matches!(
+                folded(self.text, &self.tokens[at]).get(),
+                b"see" | b"be" | b"you" | b"why" | b"are"
+            ) && self
+                .seen(at + 1, limit)
+                .is_some_and(|next| matches!(next.shape, Shape::Letter(_)))
     }
 
     /// Whether a token is a letter on its own or names one.
     pub(crate) fn is_letter(&self, token: &Token) -> bool {
-        matches!(token.shape, Shape::Letter(_)) || (token.entry.letter != 0 && !token.is(flag::STOP | flag::COMMON))
+        matches!(token.shape, Shape::Letter(_))
+            || (token.entry.letter != 0 && !token.is(flag::STOP | flag::COMMON))
     }
 
     /// "una", "eine", "um": one, and more often an article.
@@ -408,19 +471,33 @@ impl Reader<'_> {
             && matches!(token.shape, Shape::Word)
             && matches!(
                 folded(self.text, token).get(),
-                b"un" | b"una" | b"une" | b"ein" | b"eine" | b"einen" | b"einem" | b"einer" | b"um" | b"uma"
+                b"un"
+                    | b"una"
+                    | b"une"
+                    | b"ein"
+                    | b"eine"
+                    | b"einen"
+                    | b"einem"
+                    | b"einer"
+                    | b"um"
+                    | b"uma"
             )
     }
 
     /// Whether an article stands among digits: beside one, or after some and before no noun.
     fn digit_beside(&self, at: usize, next: usize, limit: usize, run: &Run) -> bool {
         let digit = |token: &Token| token.value != NONE || token.entry.repeat > 1;
-        let noun = |token: &Token| token.joined() && !token.is(flag::GLUE) && !digit(token) && token.entry.sign == 0;
+        let noun = |token: &Token| {
+            token.joined() && !token.is(flag::GLUE) && !digit(token) && token.entry.sign == 0
+        };
         if run.digits >= 2 && run.cardinals == 0 && !self.seen(next, limit).is_some_and(noun) {
             return true;
         }
-        self.seen(next, limit).is_some_and(|token| digit(token) && token.joined())
-            || at.checked_sub(1).is_some_and(|before| digit(&self.tokens[before]) && self.tokens[at].joined())
+        self.seen(next, limit)
+            .is_some_and(|token| digit(token) && token.joined())
+            || at
+                .checked_sub(1)
+                .is_some_and(|before| digit(&self.tokens[before]) && self.tokens[at].joined())
     }
 }
 
@@ -450,7 +527,36 @@ fn is_measured(word: &[u8]) -> bool {
     digits > 0
         && matches!(
             &word[digits..],
-            b"st" | b"nd" | b"rd" | b"th" | b"pm" | b"am" | b"p" | b"kg" | b"g" | b"km" | b"cm" | b"mm" | b"ml" | b"l" | b"h"
-                | b"k" | b"er" | b"ere" | b"e" | b"eme" | b"s" | b"x" | b"gb" | b"mb" | b"mph" | b"min" | b"ft" | b"lb" | b"lbs" | b"o" | b"a"
+            b"st"
+                | b"nd"
+                | b"rd"
+                | b"th"
+                | b"pm"
+                | b"am"
+                | b"p"
+                | b"kg"
+                | b"g"
+                | b"km"
+                | b"cm"
+                | b"mm"
+                | b"ml"
+                | b"l"
+                | b"h"
+                | b"k"
+                | b"er"
+                | b"ere"
+                | b"e"
+                | b"eme"
+                | b"s"
+                | b"x"
+                | b"gb"
+                | b"mb"
+                | b"mph"
+                | b"min"
+                | b"ft"
+                | b"lb"
+                | b"lbs"
+                | b"o"
+                | b"a"
         )
 }

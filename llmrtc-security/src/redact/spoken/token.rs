@@ -1,6 +1,6 @@
 //! Text as a recogniser writes it, cut into words that the grammars understand.
 
-use super::lexicon::{Entry, Lexicon, UNKNOWN, flag};
+use super::lexicon::{Entry, Lexicon, UNKNOWN};
 use crate::redact::detector::Lang;
 
 /// Longest word that is looked up, in folded bytes. German writes a year in 38.
@@ -75,7 +75,10 @@ pub(crate) struct Folded {
 
 impl Folded {
     const fn new() -> Self {
-        Self { bytes: [0; 2 * MAX_WORD], len: 0 }
+        Self {
+            bytes: [0; 2 * MAX_WORD],
+            len: 0,
+        }
     }
 
     fn push(&mut self, byte: u8) {
@@ -93,7 +96,11 @@ impl Folded {
     }
 
     pub(crate) fn get(&self) -> &[u8] {
-        if self.len <= self.bytes.len() { &self.bytes[..self.len] } else { b"" }
+        if self.len <= self.bytes.len() {
+            &self.bytes[..self.len]
+        } else {
+            b""
+        }
     }
 }
 
@@ -181,11 +188,13 @@ impl Iterator for Words<'_> {
 fn elided(before: &str, next: char) -> bool {
     let mut folded = Folded::new();
     folded.word(before);
-    matches!(folded.get(), b"l" | b"d" | b"j" | b"m" | b"n" | b"s" | b"c" | b"t" | b"qu")
-        && matches!(
-            next.to_ascii_lowercase(),
-            'a' | 'e' | 'i' | 'o' | 'u' | 'y' | 'h' | 'é' | 'è' | 'ê' | 'à' | 'â' | 'î' | 'ô' | 'É'
-        )
+    matches!(
+        folded.get(),
+        b"l" | b"d" | b"j" | b"m" | b"n" | b"s" | b"c" | b"t" | b"qu"
+    ) && matches!(
+        next.to_ascii_lowercase(),
+        'a' | 'e' | 'i' | 'o' | 'u' | 'y' | 'h' | 'é' | 'è' | 'ê' | 'à' | 'â' | 'î' | 'ô' | 'É'
+    )
 }
 
 fn gap(between: &str, first: bool) -> Gap {
@@ -232,10 +241,16 @@ fn look_up(text: &str, start: usize, end: usize, gap: Gap, lexicon: &'static Lex
         _ if digits == bytes.len() => Shape::Digits(u8::try_from(digits).unwrap_or(u8::MAX)),
         _ => Shape::Mixed,
     };
-    let entry = if bytes.len() <= MAX_WORD { lexicon.get(bytes) } else { None };
+    let entry = if bytes.len() <= MAX_WORD {
+        lexicon.get(bytes)
+    } else {
+        None
+    };
     let mut value = super::lexicon::NONE;
     if digits == bytes.len() && digits > 0 && digits <= 9 {
-        value = bytes.iter().fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
+        value = bytes
+            .iter()
+            .fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
     } else if entry.is_none() && lexicon.lang == Lang::De && bytes.len() >= 7 {
         value = lexicon.compound(bytes).unwrap_or(super::lexicon::NONE);
     }
@@ -246,7 +261,11 @@ fn look_up(text: &str, start: usize, end: usize, gap: Gap, lexicon: &'static Lex
     Token {
         start,
         end,
-        reach: if entry.phrase > 1 { start + PHRASE_BYTES.max(end - start + 3) } else { end + 3 },
+        reach: if entry.phrase > 1 {
+            start + PHRASE_BYTES.max(end - start + 3)
+        } else {
+            end + 3
+        },
         gap,
         shape,
         capital: word.chars().next().is_some_and(char::is_uppercase),
@@ -284,14 +303,20 @@ pub(crate) fn tokenize(text: &str, lexicon: &'static Lexicon, tokens: &mut Vec<T
 }
 
 /// The longest phrase at the head of `tokens`: how many words, and what it means.
-fn phrase(text: &str, tokens: &[Token], lexicon: &'static Lexicon) -> Option<(usize, &'static Entry)> {
+fn phrase(
+    text: &str,
+    tokens: &[Token],
+    lexicon: &'static Lexicon,
+) -> Option<(usize, &'static Entry)> {
     let head = tokens.first()?;
     let most = usize::from(head.entry.phrase).min(tokens.len());
     let mut joined = Folded::new();
     joined.word(&text[head.start..head.end]);
     let mut found = None;
     for (words, token) in tokens[..most].iter().enumerate().skip(1) {
-        if matches!(token.gap, Gap::Comma | Gap::Stop | Gap::Other) || token.end > head.start + PHRASE_BYTES {
+        if matches!(token.gap, Gap::Comma | Gap::Stop | Gap::Other)
+            || token.end > head.start + PHRASE_BYTES
+        {
             break;
         }
         joined.push(b' ');

@@ -34,14 +34,28 @@ fn rows(table: &'static str) -> Vec<Row> {
                     c => text.push(c),
                 }
             }
-            Row { group, lang: Lang::from_tag(lang).expect("a language"), previous, text, gone }
+            Row {
+                group,
+                lang: Lang::from_tag(lang).expect("a language"),
+                previous,
+                text,
+                gone,
+            }
         })
         .collect()
 }
 
 fn spans(text: &str, previous: Option<&str>, lang: Option<Lang>) -> Vec<Span> {
     let mut out = Vec::new();
-    SpokenDetector::default().detect(text, &Context { previous, lang, dialogue: None }, &mut out);
+    SpokenDetector::default().detect(
+        text,
+        &Context {
+            previous,
+            lang,
+            dialogue: None,
+        },
+        &mut out,
+    );
     out
 }
 
@@ -60,8 +74,14 @@ struct Score {
 fn spilled(row: &Row, found: &[Span]) -> usize {
     found
         .iter()
-        .flat_map(|span| row.text[span.start..span.end].char_indices().map(move |(at, c)| (span.start + at, c)))
-        .filter(|(at, c)| c.is_alphanumeric() && !row.gone.iter().any(|(start, end)| start <= at && at < end))
+        .flat_map(|span| {
+            row.text[span.start..span.end]
+                .char_indices()
+                .map(move |(at, c)| (span.start + at, c))
+        })
+        .filter(|(at, c)| {
+            c.is_alphanumeric() && !row.gone.iter().any(|(start, end)| start <= at && at < end)
+        })
         .count()
 }
 
@@ -71,13 +91,30 @@ fn score(row: &Row, show: bool) -> Score {
         row.text[start..end]
             .char_indices()
             .filter(|(_, c)| c.is_alphanumeric())
-            .all(|(at, _)| found.iter().any(|span| span.start <= start + at && start + at < span.end))
+            .all(|(at, _)| {
+                found
+                    .iter()
+                    .any(|span| span.start <= start + at && start + at < span.end)
+            })
     };
-    let whole = row.gone.iter().filter(|&&(start, end)| covered(start, end)).count();
+    let whole = row
+        .gone
+        .iter()
+        .filter(|&&(start, end)| covered(start, end))
+        .count();
     let spilled = spilled(row, &found);
     if show && (whole < row.gone.len() || spilled > 0) {
-        let taken: Vec<_> = found.iter().map(|span| (&row.text[span.start..span.end], span.kind.to_string())).collect();
-        println!("{} {:?} | {:?} | {} => {taken:?}", row.group, row.lang, row.previous.unwrap_or(""), row.text);
+        let taken: Vec<_> = found
+            .iter()
+            .map(|span| (&row.text[span.start..span.end], span.kind.to_string()))
+            .collect();
+        println!(
+            "{} {:?} | {:?} | {} => {taken:?}",
+            row.group,
+            row.lang,
+            row.previous.unwrap_or(""),
+            row.text
+        );
     }
     Score {
         expected: u32::try_from(row.gone.len()).expect("few"),
@@ -97,7 +134,10 @@ fn recall(rows: &[Row], show: bool, pick: impl Fn(&Row) -> bool) -> f64 {
         sum.rows += one.rows;
         sum.exact += one.exact;
     }
-    println!("{}/{} whole, {}/{} exact", sum.whole, sum.expected, sum.exact, sum.rows);
+    println!(
+        "{}/{} whole, {}/{} exact",
+        sum.whole, sum.expected, sum.exact, sum.rows
+    );
     f64::from(sum.whole) / f64::from(sum.expected.max(1))
 }
 
@@ -150,8 +190,15 @@ fn e1_benign_rows_stay_whole() {
 
 #[test]
 fn e1_the_language_is_told_by_the_text() {
-    for row in rows(BENIGN).iter().filter(|row| row.text.split(' ').count() > 4) {
+    for row in rows(BENIGN)
+        .iter()
+        .filter(|row| row.text.split(' ').count() > 4)
+    {
         let told = language(&row.text, None);
-        assert!(told == row.lang || row.lang == Lang::Pt && told == Lang::Es, "{told:?}: {}", row.text);
+        assert!(
+            told == row.lang || row.lang == Lang::Pt && told == Lang::Es,
+            "{told:?}: {}",
+            row.text
+        );
     }
 }
