@@ -54,6 +54,8 @@ pub enum Kind {
     Password,
     /// API key, token, private key.
     Secret,
+    /// A long number whose meaning nobody said: membership, order, reference, or a part of something else.
+    Number,
     /// What an operator's own recogniser finds, by its configured name.
     Custom(Arc<str>),
 }
@@ -84,6 +86,7 @@ pub const KINDS: &[Kind] = &[
     Kind::Username,
     Kind::Password,
     Kind::Secret,
+    Kind::Number,
 ];
 
 impl Kind {
@@ -114,6 +117,7 @@ impl Kind {
             Self::Username => "username",
             Self::Password => "password",
             Self::Secret => "secret",
+            Self::Number => "number",
             Self::Custom(name) => name,
         }
     }
