@@ -4,9 +4,8 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 
 use super::{
     config::RedactConfig,
-    context::ContextDetector,
     custom::{DenyList, Recogniser},
-    detector::{Context, Detector, HORIZON, Span},
+    detector::{Context, Detector, HORIZON, Span, horizon},
     kind::Kind,
     mode::{self, Mode, SinkPolicy},
     resolve::resolve,
@@ -41,9 +40,13 @@ pub enum RedactConfigError {
 
 /// Finds and replaces personal data and credentials. Immutable: share it in an `Arc`.
 pub struct Redactor {
-    detectors: Vec<Box<dyn Detector>>,
+    spoken: Option<SpokenDetector>,
+    /// The operator's recognisers and deny list.
+    own: Vec<Box<dyn Detector>>,
     off: HashSet<Kind>,
     allow: HashSet<String>,
+    /// Whether the question before and the dialogue count.
+    context: bool,
 }
 
 impl Redactor {
@@ -52,23 +55,19 @@ impl Redactor {
     /// # Errors
     /// [`RedactConfigError`] for a pattern or list that does not compile.
     pub fn new(config: &RedactConfig) -> Result<Self, RedactConfigError> {
-        let mut detectors: Vec<Box<dyn Detector>> = vec![Box::new(WrittenDetector), Box::new(SecretDetector)];
-        if config.spoken {
-            detectors.push(Box::new(SpokenDetector::default()));
-        }
-        if config.context {
-            detectors.push(Box::new(ContextDetector::default()));
-        }
+        let mut own: Vec<Box<dyn Detector>> = Vec::new();
         for recogniser in &config.recognisers {
             let built = Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern { name: recogniser.name.clone(), source })?;
-            detectors.push(Box::new(built));
+            own.push(Box::new(built));
         }
         if let Some(list) = DenyList::new(config).map_err(RedactConfigError::DenyList)? {
-            detectors.push(Box::new(list));
+            own.push(Box::new(list));
         }
         Ok(Self {
-            detectors,
+            spoken: config.spoken.then(SpokenDetector::default),
+            own,
             off: config.off.iter().filter_map(|name| Kind::named(name)).collect(),
+            context: config.context,
             allow: config.allow.iter().map(|value| value.trim().to_lowercase()).collect(),
         })
     }
@@ -132,9 +131,17 @@ impl Redactor {
 
     /// Resolved spans of one window.
     fn window(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+        let context = if self.context { *context } else { Context { lang: context.lang, ..Context::default() } };
         let mut spans = Vec::new();
-        for detector in &self.detectors {
-            detector.detect(text, context, &mut spans);
+        WrittenDetector.detect(text, &context, &mut spans);
+        SecretDetector.detect(text, &context, &mut spans);
+        if let Some(spoken) = &self.spoken {
+            let written = spans.len();
+            spoken.detect(text, &context, &mut spans);
+            yield_to_written(text, &context, &mut spans, written);
+        }
+        for detector in &self.own {
+            detector.detect(text, &context, &mut spans);
         }
         if spans.is_empty() {
             return spans;
@@ -149,9 +156,41 @@ impl Redactor {
     }
 }
 
+/// Takes back what the grammar of speech says about writing: from `written` on, spans that a written identifier covers, and numbers in
+/// the grouping of a printed page (dates, versions, hashes), which are the written detector's to judge. Speech has words or
+/// loose digits, or answers a question.
+fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, written: usize) {
+    if spans.len() == written {
+        return;
+    }
+    let mut heard = spans.split_off(written);
+    spans.sort_by_key(|span| span.start);
+    let asked = context.previous.is_some() || context.dialogue.is_some();
+    heard.retain(|span| {
+        // As much of it as its beginning may depend on.
+        let seen = span.end.min(span.start + horizon(text, span.start).len());
+        let upto = spans.partition_point(|written| written.start <= span.start);
+        let covered = spans[..upto].iter().rev().take(4).any(|written| seen <= written.end);
+        !covered && (asked || is_spoken(&text[span.start..seen]))
+    });
+    spans.append(&mut heard);
+}
+
+/// Whether a span has a word of letters alone, or at least four loose groups of one or two digits.
+fn is_spoken(value: &str) -> bool {
+    let mut loose = 0;
+    for word in value.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        if word.chars().all(char::is_alphabetic) {
+            return true;
+        }
+        loose += usize::from(word.len() <= 2);
+    }
+    loose >= 4 && value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b',' | b'-'))
+}
+
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redactor").field("detectors", &self.detectors.len()).finish_non_exhaustive()
+        f.debug_struct("Redactor").field("own", &self.own.len()).finish_non_exhaustive()
     }
 }
 

@@ -125,7 +125,7 @@ fn shape(text: &str, start: usize, prefix: usize) -> Option<(usize, usize)> {
         let length = run(bytes, from, *tail);
         // The shortest a key can be is visible within the horizon; the rest may be as long as it likes.
         let seen = &bytes[from..from + length.min(64 - known.len().min(40))];
-        if length < (*least).min(63 - known.len().min(40)) || !random(seen) || !(digits(seen) || length >= 30) {
+        if length < (*least).min(63 - known.len().min(40)) || !(random(seen) || *tail == Tail::Upper && varied(seen)) {
             return None;
         }
         let mut end = from + length;
@@ -138,8 +138,9 @@ fn shape(text: &str, start: usize, prefix: usize) -> Option<(usize, usize)> {
     })
 }
 
-fn digits(value: &[u8]) -> bool {
-    value.iter().any(u8::is_ascii_digit)
+/// Many different characters, as in key ids of capitals alone.
+fn varied(value: &[u8]) -> bool {
+    value.iter().fold(0u128, |seen, byte| seen | 1 << (byte & 127)).count_ones() >= 7
 }
 
 fn vendor_before(text: &str, key: usize) -> bool {

@@ -75,7 +75,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "ssn", "social security", "social security number", "social", "itin", "taxpayer identification", "tin", "ss number", "ss#", "soc sec",
     ]),
     (Cue::Id, &[
-        "national id", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
+        "national id", "my id", "id no", "id no.", "id:", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
         "id card", "national identification number", "government id", "tax id", "tax number", "tax file number", "tfn", "tax identification number", "sin", "social insurance", "social insurance number",
         "medicare", "medicare number", "medicaid", "aadhaar", "aadhar", "uidai", "pan card", "pan number", "ein", "employer identification number", "utr", "vat number",
         "dni", "nie", "nif", "nuss", "curp", "rfc", "rut", "run", "cuit", "cuil", "cédula", "cedula", "documento", "documento de identidad", "número de identidad", "seguridad social", "nss",

@@ -135,15 +135,15 @@ fn compact(word: &[u8]) -> Option<f32> {
     }
 }
 
-/// British national insurance number: two letters out of those in use (and QQ, which official examples use).
+/// British national insurance number: two letters out of those in use (and QQ and ZZ, which examples use).
 fn nino(characters: &[u8]) -> bool {
     characters.len() == 9
         && characters[..2].iter().all(|byte| byte.is_ascii_uppercase())
         && (!b"DFIUV".contains(&characters[0]) || &characters[..2] == b"QQ")
         && !b"DFIOUV".contains(&characters[1])
-        && !matches!(&characters[..2], b"BG" | b"GB" | b"NK" | b"KN" | b"TN" | b"NT" | b"ZZ")
+        && !matches!(&characters[..2], b"BG" | b"GB" | b"NK" | b"KN" | b"TN" | b"NT")
         && characters[2..8].iter().all(u8::is_ascii_digit)
-        && (b'A'..=b'D').contains(&characters[8])
+        && (matches!(characters[8], b'A'..=b'D') || &characters[..2] == b"ZZ")
 }
 
 /// Codes with separators that prove themselves.

@@ -221,7 +221,7 @@ fn word(
     if length <= 6 && let Some(span) = address::around(text, start, *end) {
         return Some(span);
     }
-    if length == 2 && let Some(span) = ids::spaced_nino(text, start) {
+    if matches!(length, 2 | 6) && let Some(span) = ids::spaced_nino(text, start) {
         return Some(span);
     }
     if (2..=8).contains(&length) && let Some(span) = ids::with_check_letter(text, start) {

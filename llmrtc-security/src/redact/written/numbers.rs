@@ -11,7 +11,7 @@ use super::{
     run::Run,
 };
 use crate::redact::{
-    detector::{Lang, Span},
+    detector::{HORIZON, Lang, Span},
     kind::Kind,
 };
 
@@ -27,6 +27,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     card_end: Option<usize>,
+    expiry_end: Option<usize>,
 }
 
 /// Judges the run whose first digit is at `first`, which starts a word. `start` is there or at the sign before.
@@ -60,6 +61,10 @@ pub(crate) fn judge(
     if let Some(verdict) = date(&run, cues, memory) {
         return verdict;
     }
+    // "4111 … 1111 04/27 123": what follows card and date is the verification value.
+    if run.group(0).len() >= 3 && run.group(0).len() <= 4 && run.closes(text, 1) && memory.expiry_end.is_some_and(|end| start - end.min(start) <= 3) {
+        return found(text, &run, 1, Kind::Cvv, 0.85);
+    }
     if let Some((groups, kind, score)) = announced(text, &run, cues) {
         if kind == Kind::Card {
             memory.card_end = Some(run.end(groups));
@@ -70,7 +75,8 @@ pub(crate) fn judge(
     let guess = (1..=run.groups)
         .rev()
         .filter(|groups| run.closes(text, *groups))
-        .find_map(|groups| Some((groups, phone::score(&run, groups, lang)?)));
+        .find_map(|groups| Some((groups, phone::score(&run, groups, lang)?)))
+        .or_else(|| lonely(text, &run));
     if let Some((groups, score)) = guess {
         let shadowed = all >= 15 && !run.plus && certain_later(text, &run, groups);
         let spoilt = score < 0.8
@@ -81,6 +87,12 @@ pub(crate) fn judge(
         }
     }
     Verdict::Skip(run.end(1))
+}
+
+/// A number in telephone groups that is all there is.
+fn lonely(text: &str, run: &Run) -> Option<(usize, f32)> {
+    let alone = text.len() < HORIZON && text.trim_matches([' ', '.', '!']).len() == run.end(run.groups) - run.start;
+    (alone && matches!(run.shape(run.groups), b"3 3 3" | b"3-3-3" | b"2 3 2 2" | b"3 2 2 2" | b"4 4" | b"4-4" | b"2 2 2 2" | b"3 2 2" | b"3-4" | b"3 4")).then_some((run.groups, 0.65))
 }
 
 fn found(text: &str, run: &Run, groups: usize, kind: Kind, score: f32) -> Verdict {
@@ -149,7 +161,7 @@ fn issuer(digits: &[u8]) -> bool {
     let (two, three, four) = (prefix(2), prefix(3), prefix(4));
     match digits.len() {
         // Maestro and its like come in every length.
-        12 => matches!(two, 50 | 56..=58) || matches!(four, 6304 | 6759 | 6761..=6763 | 5018 | 5020 | 5038),
+        12 => matches!(two, 50 | 56..=58) || matches!(four, 604 | 6304 | 6390 | 6759 | 6761..=6763 | 5018 | 5020 | 5038),
         13 => digits[0] == b'4' || matches!(four, 5018 | 5020 | 5038 | 6304 | 6759 | 6761..=6763),
         14 => matches!(three, 300..=305 | 309) || matches!(two, 36 | 38 | 39),
         15 => matches!(two, 34 | 37) || matches!(four, 2014 | 2149 | 2131 | 1800),
@@ -222,7 +234,7 @@ fn national(digits: &[u8], shape: &[u8]) -> Option<f32> {
 }
 
 /// Dates: of birth, of expiry, or none of our business.
-fn date(run: &Run, cues: &mut Cues<'_>, memory: &Memory) -> Option<Verdict> {
+fn date(run: &Run, cues: &mut Cues<'_>, memory: &mut Memory) -> Option<Verdict> {
     let span = |groups: usize, kind: Kind| {
         Verdict::Found(Span { start: run.start + usize::from(run.paren), end: run.end(groups), kind, score: 0.85 })
     };
@@ -240,9 +252,10 @@ fn date(run: &Run, cues: &mut Cues<'_>, memory: &Memory) -> Option<Verdict> {
         let month = check::weighted(run.group(0), if run.group(0).len() == 2 { &[10, 1] } else { &[1] });
         let after_card = memory.card_end.is_some_and(|end| run.start - end.min(run.start) < 60);
         let cued = cues.before(run.start).is_some_and(|found| found.cue == Cue::Expiry);
-        let near_card = after_card || cues.recently(Cue::Card, run.start, 80);
+        let near_card = after_card || cues.recently(Cue::Card, run.start, 80) || cues.recently(Cue::Cvv, run.start, 60);
         let plain = matches!(run.shape(2), b"2/2" | b"2/4" | b"1/2");
         if (1..=12).contains(&month) && (cued && near_card || after_card && plain && run.start - memory.card_end.unwrap_or(0) < 12) {
+            memory.expiry_end = Some(run.end(2));
             return Some(span(2, Kind::CardExpiry));
         }
         return (run.groups == 2 && plain).then(|| Verdict::Skip(run.end(2)));
