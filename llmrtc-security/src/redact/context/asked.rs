@@ -135,10 +135,14 @@ impl Asked {
     /// The last sentence that asks for anything counts. One that mentions a thing in passing ("thanks, your card is
     /// charged") asks for it only if it is a question, holds a word of asking, or is as short as "and the zip".
     pub fn by(said: &str, lang: Lang) -> Self {
-        let mut tokens = Vec::new();
+        Self::by_in(said, lang, &mut Vec::new())
+    }
+
+    /// As [`by`](Self::by), with a table to reuse.
+    pub(crate) fn by_in(said: &str, lang: Lang, tokens: &mut Vec<Token>) -> Self {
         // A question stands at the end of what was said.
         let said = tail(said, 600);
-        tokenize(said, Lexicon::of(lang), &mut tokens);
+        tokenize(said, Lexicon::of(lang), tokens);
         let mut end = tokens.len();
         while end > 0 {
             let start = (0..end)
