@@ -156,6 +156,10 @@ impl Asked {
             if !asked.is_empty() && asks(said, sentence) {
                 return asked;
             }
+            // "Is it for a birthday? What time would you like?": the later question is the one that is answered.
+            if asked.is_empty() && sentence.iter().any(|token| token.is(flag::WH)) {
+                return Self::NOTHING;
+            }
             end = start;
         }
         Self::NOTHING
@@ -200,5 +204,52 @@ impl BitAnd for Asked {
 
     fn bitand(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(said: &str, lang: Lang, asked: Asked) {
+        assert_eq!(Asked::by(said, lang), asked, "{said}");
+    }
+
+    #[test]
+    fn e1_the_last_question_counts() {
+        check("could i get your full name please", Lang::En, Asked::NAME);
+        check(
+            "and what's the best number to reach you",
+            Lang::En,
+            Asked::PHONE,
+        );
+        check("what was your date of birth again", Lang::En, Asked::BIRTH);
+        check("and the zip?", Lang::En, Asked::POSTCODE);
+        check("can you spell that for me", Lang::En, Asked::SPELLING);
+        check(
+            "Thanks, your card is charged. What's your email?",
+            Lang::En,
+            Asked::EMAIL,
+        );
+        check(
+            "What's your postcode? Please speak slowly.",
+            Lang::En,
+            Asked::POSTCODE,
+        );
+        check(
+            "Is it for a birthday? What time would you like?",
+            Lang::En,
+            Asked::NOTHING,
+        );
+        check(
+            "how many people will be coming on that day this time",
+            Lang::En,
+            Asked::NOTHING,
+        );
+        check("¿Cuál es su fecha de nacimiento?", Lang::Es, Asked::BIRTH);
+        check("comment vous appelez-vous", Lang::Fr, Asked::NAME);
+        check("wie lautet ihre postleitzahl", Lang::De, Asked::POSTCODE);
+        check("qual é o seu cpf", Lang::Pt, Asked::NATIONAL_ID);
     }
 }
