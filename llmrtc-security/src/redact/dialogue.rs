@@ -22,6 +22,8 @@ use super::{
 pub const TURNS: usize = 8;
 /// Digits remembered of one turn.
 const TURN_DIGITS: usize = 24;
+/// Digits after which a card number is taken to be whole: the most common length, of those ISO/IEC 7812-1 allows.
+const CARD_DIGITS: usize = 16;
 /// Turns without a digit after which nothing is being collected any more.
 const PATIENCE: u8 = 3;
 
@@ -92,7 +94,9 @@ impl DialogueState {
     pub fn heard_agent(&mut self, text: &str, lang: Option<Lang>) {
         let lang = lang.unwrap_or_else(|| spoken::language(text, None));
         let asked = Asked::by(text, lang);
-        if !asked.is_empty() && asked != self.expects {
+        // "and the next four digits" asks for more of the same.
+        let more = asked == Asked::NUMBER && self.expects.any(Asked::DIGITS);
+        if !asked.is_empty() && asked != self.expects && !more {
             self.expects = asked;
             self.collected = 0;
             self.idle = 0;
@@ -150,7 +154,7 @@ impl DialogueState {
 
     /// Whether as many digits came as a card has; other things are complete when the agent asks for the next.
     fn is_complete(&self) -> bool {
-        self.expects.any(Asked::CARD) && self.collected > 19
+        self.expects.any(Asked::CARD) && self.collected >= CARD_DIGITS
     }
 
     /// The turns whose digits join to a valid card number that ends in the last turn.
@@ -158,7 +162,8 @@ impl DialogueState {
         let mut joined = Vec::new();
         let mut found = None;
         for at in (0..self.turns.len()).rev() {
-            let mut longer = self.turns[at].digits.clone();
+            let mut longer = Vec::with_capacity(self.turns[at].digits.len() + joined.len());
+            longer.extend_from_slice(&self.turns[at].digits);
             longer.extend_from_slice(&joined);
             joined.zeroize();
             joined = longer;
@@ -262,6 +267,18 @@ mod tests {
             ("agent", "go on", &[]),
             ("user", "eleven eleven one one", &["eleven eleven one one"]),
             ("agent", "thanks how many people", &[]),
+        ]);
+    }
+
+    #[test]
+    fn e1_asking_for_the_next_digits_goes_on() {
+        play(&[
+            ("agent", "what's your card number please", &[]),
+            ("user", "four one one one", &["four one one one"]),
+            ("agent", "and the next four digits", &[]),
+            ("user", "three four", &["three four"]),
+            ("agent", "go on", &[]),
+            ("user", "um seven", &["seven"]),
         ]);
     }
 

@@ -135,10 +135,14 @@ impl Asked {
     /// The last sentence that asks for anything counts. One that mentions a thing in passing ("thanks, your card is
     /// charged") asks for it only if it is a question, holds a word of asking, or is as short as "and the zip".
     pub fn by(said: &str, lang: Lang) -> Self {
-        let mut tokens = Vec::new();
+        Self::by_in(said, lang, &mut Vec::new())
+    }
+
+    /// As [`by`](Self::by), with a table to reuse.
+    pub(crate) fn by_in(said: &str, lang: Lang, tokens: &mut Vec<Token>) -> Self {
         // A question stands at the end of what was said.
         let said = tail(said, 600);
-        tokenize(said, Lexicon::of(lang), &mut tokens);
+        tokenize(said, Lexicon::of(lang), tokens);
         let mut end = tokens.len();
         while end > 0 {
             let start = (0..end)
@@ -151,6 +155,10 @@ impl Asked {
                 .fold(Self::NOTHING, |all, token| all | token.entry.cue);
             if !asked.is_empty() && asks(said, sentence) {
                 return asked;
+            }
+            // "Is it for a birthday? What time would you like?": the later question is the one that is answered.
+            if asked.is_empty() && sentence.iter().any(|token| token.is(flag::WH)) {
+                return Self::NOTHING;
             }
             end = start;
         }
@@ -196,5 +204,52 @@ impl BitAnd for Asked {
 
     fn bitand(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(said: &str, lang: Lang, asked: Asked) {
+        assert_eq!(Asked::by(said, lang), asked, "{said}");
+    }
+
+    #[test]
+    fn e1_the_last_question_counts() {
+        check("could i get your full name please", Lang::En, Asked::NAME);
+        check(
+            "and what's the best number to reach you",
+            Lang::En,
+            Asked::PHONE,
+        );
+        check("what was your date of birth again", Lang::En, Asked::BIRTH);
+        check("and the zip?", Lang::En, Asked::POSTCODE);
+        check("can you spell that for me", Lang::En, Asked::SPELLING);
+        check(
+            "Thanks, your card is charged. What's your email?",
+            Lang::En,
+            Asked::EMAIL,
+        );
+        check(
+            "What's your postcode? Please speak slowly.",
+            Lang::En,
+            Asked::POSTCODE,
+        );
+        check(
+            "Is it for a birthday? What time would you like?",
+            Lang::En,
+            Asked::NOTHING,
+        );
+        check(
+            "how many people will be coming on that day this time",
+            Lang::En,
+            Asked::NOTHING,
+        );
+        check("¿Cuál es su fecha de nacimiento?", Lang::Es, Asked::BIRTH);
+        check("comment vous appelez-vous", Lang::Fr, Asked::NAME);
+        check("wie lautet ihre postleitzahl", Lang::De, Asked::POSTCODE);
+        check("qual é o seu cpf", Lang::Pt, Asked::NATIONAL_ID);
     }
 }

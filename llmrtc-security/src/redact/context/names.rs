@@ -306,7 +306,8 @@ fn ends_like_a_word(lang: Lang, word: &[u8]) -> bool {
             "ung", "lich", "keit", "heit", "ieren", "igen", "test", "isch",
         ],
         Lang::Pt => &[
-            "cao", "mente", "ando", "endo", "indo", "amos", "emos", "dade", "avel", "ivel",
+            "cao", "mente", "ando", "endo", "indo", "amos", "emos", "dade", "avel", "ivel", "inho",
+            "inha",
         ],
         _ => &[
             "ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized",

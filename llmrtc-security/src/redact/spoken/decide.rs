@@ -197,7 +197,8 @@ impl Reader<'_> {
         }
         if run.literals == run.atoms {
             // Written, not said; the written forms have detectors of their own, except pieces as a recogniser leaves them.
-            let pieces = run.atoms >= 3 && n <= 4 * run.atoms && run.dots == 0;
+            let signs = run.dots + run.dashes + run.slashes;
+            let pieces = run.atoms >= 3 && n <= 4 * run.atoms && signs == 0;
             return (n >= LONG && pieces && !self.is_counting(run)).then(|| (self.guess(run), 0.6));
         }
         if n >= LONG {

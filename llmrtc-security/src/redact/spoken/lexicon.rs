@@ -42,6 +42,8 @@ pub(crate) mod flag {
     pub(crate) const SPEAKING: u32 = 1 << 21;
     pub(crate) const REQUEST: u32 = 1 << 22;
     pub(crate) const LEAD: u32 = 1 << 23;
+    /// A word that opens a question of its own.
+    pub(crate) const WH: u32 = 1 << 24;
     /// A word of a spelling alphabet; stands for a letter beside another.
     pub(crate) const TABLE: u32 = 1 << 25;
     /// The name of a letter ("aitch").
@@ -235,6 +237,7 @@ impl Lexicon {
             "title" => flag::TITLE | flag::STOP,
             "speaking" => flag::SPEAKING | flag::STOP,
             "request" => flag::REQUEST,
+            "wh" => flag::WH,
             "lead" => flag::LEAD,
             "scale" => flag::SCALE,
             "lettername" => flag::LETTERNAME,

@@ -54,17 +54,19 @@ impl Detector for SpokenDetector {
         let lang = context
             .lang
             .unwrap_or_else(|| language(text, context.previous));
-        let mut asked = context
-            .previous
-            .map_or(Asked::NOTHING, |said| Asked::by(said, lang));
+        let mut tokens = TOKENS.with_borrow_mut(std::mem::take);
+        let mut asked = match context.previous {
+            Some(said) => Asked::by_in(said, lang, &mut tokens),
+            None => Asked::NOTHING,
+        };
         let collecting = context
             .dialogue
             .map_or(Asked::NOTHING, |dialogue| dialogue.expects());
-        if asked.is_empty() {
-            asked = collecting;
+        // "and the next four digits" is no new question.
+        if asked.is_empty() || asked == Asked::NUMBER {
+            asked |= collecting;
         }
         let lexicon = Lexicon::of(lang);
-        let mut tokens = TOKENS.with_borrow_mut(std::mem::take);
         tokenize(text, lexicon, &mut tokens);
         let reader = Reader {
             text,
@@ -290,6 +292,9 @@ impl Cue {
     }
 }
 
+/// Digits of one text that are kept for joining with other turns.
+const MAX_DIGITS: usize = 64;
+
 /// Where a text says digits, and how many.
 #[derive(Clone, Debug)]
 pub(crate) struct DigitGroup {
@@ -317,12 +322,14 @@ pub(crate) fn digit_groups(text: &str, lang: Lang) -> (Asked, Vec<DigitGroup>, V
         .map(|token| token.entry.cue)
         .find(|cue| cue.any(Asked::DIGITS));
     let mut groups = Vec::new();
-    let mut digits = Vec::new();
+    // Never grown, so that no copy stays behind in freed memory.
+    let mut digits = Vec::with_capacity(MAX_DIGITS);
     let mut at = 0;
     while at < tokens.len() {
         match reader.digit_run(at) {
             Some((end, code)) => {
-                digits.extend_from_slice(code.get());
+                let room = MAX_DIGITS - digits.len();
+                digits.extend(code.get().iter().take(room));
                 groups.push(DigitGroup {
                     start: tokens[at].start,
                     end: tokens[end - 1].end,

@@ -62,6 +62,7 @@ pub(crate) struct Run {
     pub(crate) dots: usize,
     pub(crate) dashes: usize,
     pub(crate) colons: usize,
+    pub(crate) slashes: usize,
     octet: u64,
     last_letter: bool,
 }
@@ -84,6 +85,7 @@ impl Run {
             dots: 0,
             dashes: 0,
             colons: 0,
+            slashes: 0,
             octet: 0,
             last_letter: false,
         }
@@ -149,6 +151,7 @@ impl Reader<'_> {
         let mut dots = 0;
         let mut dashes = 0;
         let mut colons = 0;
+        let mut slashes = 0;
         while at <= run.end + MAX_GLUE {
             let Some(token) = self.seen(at, limit) else {
                 return false;
@@ -160,6 +163,9 @@ impl Reader<'_> {
                 Gap::Sign(b'.') => dots += 1,
                 Gap::Sign(b'-') => dashes += 1,
                 Gap::Sign(b':') => colons += 1,
+                // "1,000,000"
+                Gap::Sign(b',') if matches!(token.shape, Shape::Digits(_)) => return false,
+                Gap::Sign(b'/') => slashes += 1,
                 Gap::Sign(b'@') => return false,
                 _ => {}
             }
@@ -167,6 +173,7 @@ impl Reader<'_> {
             next.dots += dots;
             next.dashes += dashes;
             next.colons += colons;
+            next.slashes += slashes;
             if dots > 0 {
                 next.octets = if run.octet < 256 && run.octets > 0 {
                     run.octets + 1

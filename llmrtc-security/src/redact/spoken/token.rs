@@ -17,7 +17,7 @@ pub(crate) enum Gap {
     Start,
     /// White space, or nothing.
     Space,
-    /// A bare `-`, `.`, `/`, `_`, `:`, `@`, `+` or apostrophe with no white space.
+    /// A bare `-`, `.`, `,`, `/`, `_`, `:`, `@`, `+` or apostrophe with no white space.
     Sign(u8),
     /// A comma, with or without white space.
     Comma,
@@ -63,7 +63,10 @@ impl Token {
 
     /// Whether the word follows the one before with nothing but white space, a hyphen or a comma between.
     pub(crate) fn joined(&self) -> bool {
-        matches!(self.gap, Gap::Space | Gap::Comma | Gap::Sign(b'-' | b'\''))
+        matches!(
+            self.gap,
+            Gap::Space | Gap::Comma | Gap::Sign(b'-' | b'\'' | b',')
+        )
     }
 }
 
@@ -204,7 +207,7 @@ fn gap(between: &str, first: bool) -> Gap {
         [b'+'] | [b' ', b'+'] => Gap::Sign(b'+'),
         _ if first => Gap::Start,
         [] | [b' '] => Gap::Space,
-        [sign @ (b'-' | b'.' | b'/' | b'_' | b':' | b'@' | b'\'')] => Gap::Sign(*sign),
+        [sign @ (b'-' | b'.' | b'/' | b'_' | b':' | b'@' | b'\'' | b',')] => Gap::Sign(*sign),
         _ if between.chars().all(char::is_whitespace) => Gap::Space,
         _ if between.contains(['.', '?', '!', ';', '…']) => Gap::Stop,
         _ if between.trim() == "," => Gap::Comma,
