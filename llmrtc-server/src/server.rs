@@ -143,9 +143,7 @@ impl ServerBuilder {
         let metrics = Metrics::new(Arc::clone(&prometheus) as _);
         let mut observers: Vec<Arc<dyn Hooks>> = vec![
             Arc::new(MetricsObserver::new(metrics.clone())),
-            Arc::new(LoggingObserver::new().with_payloads(config.log.capture)),
         ];
-        observers.extend(hooks);
 
         let (mut providers, names) = match providers {
             Some(given) => given,
@@ -183,6 +181,11 @@ impl ServerBuilder {
             Arc::clone(&clock),
         );
         let security = Arc::new(security.await?);
+        let logging = LoggingObserver::new()
+            .with_payloads(config.log.capture)
+            .with_scrub(security.log_scrub());
+        observers.push(Arc::new(logging));
+        observers.extend(hooks);
         let _ = security.llm.set(providers.llm.name().to_owned());
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),

@@ -30,6 +30,7 @@ use llmrtc_security::{
     guard::{GuardConfig, output::OutputConfig},
     limit::config::LimitsConfig,
     net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
+    redact::RedactConfig,
     tool::ToolsConfig,
     vault::VaultConfig,
 };
@@ -85,6 +86,9 @@ pub struct Config {
     /// TLS of the listener.
     #[validate(nested)]
     pub tls: TlsConfig,
+    /// Personal data and credentials in text.
+    #[validate(nested)]
+    pub redact: RedactConfig,
     /// Screening for prompt injection.
     #[validate(nested)]
     pub guard: GuardConfig,

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use llmrtc_core::{clock::Clock, tasks::Tasks};
+use llmrtc_core::{clock::Clock, hooks::Scrub, tasks::Tasks};
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent, AuditOptions},
     auth::{
@@ -29,13 +29,14 @@ use llmrtc_security::{
         policy::Limits,
     },
     net::{address::ProxyConfig, cors::Cors},
+    redact::{Redactor, config::SinksConfig, tokens::NoRandomness},
     redis::Redis,
     tool::ToolsConfig,
     vault::{Subject, Vault, VaultUrls, VaultWriter},
 };
 use llmrtc_signal::connection::CloseReason;
 
-use crate::{config::Config, registry::Registry, session::StorageFilter};
+use crate::{config::Config, registry::Registry, session::{Privacy, for_log}};
 
 /// How long the databases may take to answer at the start.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -57,6 +58,9 @@ pub struct Security {
     pub(crate) proxy: ProxyConfig,
     pub(crate) cors: Cors,
     pub(crate) guard: Guard,
+    redactor: Arc<Redactor>,
+    /// What each kind of sink sees.
+    sinks: Arc<SinksConfig>,
     /// What answers may contain.
     pub(crate) output: Arc<OutputRules>,
     /// Conditions of tools.
@@ -121,7 +125,14 @@ impl Security {
         let limits = Arc::new(limits);
         let (authenticator, tickets) =
             authenticator(config, redis, &clock, handles, &revocations, &tasks)?;
-        let audit = Audit::start(&config.audit()?, AuditOptions::default(), Arc::clone(&clock), &tasks)
+        let redactor = Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
+        let sinks = Arc::new(config.redact.sinks.clone());
+        let scrub = {
+            let (redactor, sinks) = (Arc::clone(&redactor), Arc::clone(&sinks));
+            Arc::new(move |text: &str| for_log(&redactor, &sinks.log, text))
+        };
+        let options = AuditOptions::default().scrub(scrub);
+        let audit = Audit::start(&config.audit()?, options, Arc::clone(&clock), &tasks)
             .await
             .context("the audit log cannot be written")?;
         let started = Action::ServerStarted {
@@ -154,6 +165,8 @@ impl Security {
             proxy: config.proxy.clone(),
             cors: Cors::new(&config.cors),
             guard: Guard::new(config.guard.clone()),
+            redactor,
+            sinks,
             output: Arc::new(OutputRules::new(&config.output, &config.turn.system_prompt)),
             tools: Arc::new(config.tools.clone()),
             is_secure: config.tls.is_enabled(),
@@ -203,9 +216,18 @@ impl Security {
         self.prices.cost(provider, "", usage)
     }
 
-    /// How text is changed before it is stored.
-    pub(crate) fn storage_filter(&self) -> StorageFilter {
-        Arc::new(str::to_owned)
+    /// The redaction of a new session.
+    ///
+    /// # Errors
+    /// When the system has no randomness for its names.
+    pub(crate) fn privacy(&self, language: Option<&str>) -> Result<Privacy, NoRandomness> {
+        Privacy::new(Arc::clone(&self.redactor), Arc::clone(&self.sinks), language)
+    }
+
+    /// Changes text on its way into a log.
+    pub(crate) fn log_scrub(&self) -> Scrub {
+        let (redactor, sinks) = (Arc::clone(&self.redactor), Arc::clone(&self.sinks));
+        Arc::new(move |text| for_log(&redactor, &sinks.log, text))
     }
 
     /// Monotonic time.

@@ -6,6 +6,7 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod privacy;
 mod shield;
 mod standing;
 mod tools;
@@ -55,7 +56,7 @@ use self::{
     shield::Shield,
     standing::{News, Standing},
 };
-pub(crate) use self::{archive::StorageFilter, tools::Checks};
+pub(crate) use self::{privacy::{Privacy, for_log}, tools::Checks};
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -158,11 +159,20 @@ pub(crate) async fn run(
         origin: caller.origin.as_ref().map(|origin| origin.as_str().into()),
     }));
     let archive = archive::of(&shared, &caller.principal);
+    let privacy = match shared.security.privacy(shared.turn.language.as_deref()) {
+        Ok(privacy) => privacy,
+        Err(error) => {
+            tracing::error!(%error, "no session without redaction");
+            connection.close(CloseReason::Internal);
+            return;
+        }
+    };
     let session = Session {
         session_id,
         caller: caller.clone(),
         standing: held.standing,
         archive,
+        privacy: Arc::new(privacy),
         refusals: 0,
         lease: held.lease,
         connection,
@@ -232,6 +242,8 @@ struct Session {
     standing: Standing,
     /// What is kept, if anything is.
     archive: Option<Archive>,
+    /// What of the conversation whom may see.
+    privacy: Arc<Privacy>,
     /// How often the client was told to slow down.
     refusals: u32,
     lease: Lease,
@@ -640,9 +652,24 @@ impl Session {
     }
 
     fn turn_event(&mut self, event: TurnEvent) {
+        self.privacy.note(&event);
         if let Some(archive) = &mut self.archive {
-            archive.note(self.session_id, &event);
+            archive.note(self.session_id, &event, &self.privacy);
         }
+        let event = match event {
+            TurnEvent::Transcript {
+                turn,
+                text,
+                is_final,
+                confidence,
+            } => TurnEvent::Transcript {
+                turn,
+                text: self.privacy.for_client(&text).into(),
+                is_final,
+                confidence,
+            },
+            event => event,
+        };
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
@@ -677,7 +704,7 @@ impl Session {
         let sink = self.sink();
         let history = &mut self.history;
         let (shared, tasks, session_id) = (&self.shared, &self.tasks, self.session_id);
-        let caller = &self.caller;
+        let (caller, privacy) = (&self.caller, &self.privacy);
         self.conversation.get_or_insert_with(|| {
             let (security, address) = (&shared.security, caller.peer.ip());
             let taint = Arc::new(Taint::new());
@@ -687,10 +714,11 @@ impl Session {
                 caller.principal.clone(),
                 address,
                 Arc::clone(&taint),
+                Arc::clone(privacy),
             );
             let tools = shared.tools.clone().map(|tools| {
                 let (checks, principal) = (&shared.tool_checks, &caller.principal);
-                tools::guard(tools, checks, security, session_id, principal, address, taint)
+                tools::guard(tools, checks, security, session_id, principal, address, taint, privacy)
             });
             Conversation::new(
                 tasks,

@@ -33,6 +33,7 @@ use llmrtc_security::{
     tool::Taint,
 };
 
+use super::privacy::{Names, Privacy};
 use crate::security::Security;
 
 /// What an answer is expected to take where the operator names no bound: a minute of speech.
@@ -52,6 +53,7 @@ pub(super) struct Shield {
     caller: Principal,
     address: IpAddr,
     taint: Arc<Taint>,
+    privacy: Arc<Privacy>,
     output: Arc<OutputRules>,
     /// The last question looked like an attack.
     suspicious: AtomicBool,
@@ -66,6 +68,7 @@ impl Shield {
         caller: Principal,
         address: IpAddr,
         taint: Arc<Taint>,
+        privacy: Arc<Privacy>,
     ) -> Self {
         Self {
             output: Arc::clone(&security.output),
@@ -74,6 +77,7 @@ impl Shield {
             caller,
             address,
             taint,
+            privacy,
             suspicious: AtomicBool::new(false),
             reserved: tokio::sync::Mutex::default(),
         }
@@ -195,6 +199,7 @@ impl Guardrail for Shield {
         request: &mut LlmRequest,
         _: &CallContext,
     ) -> Checked<Option<Refusal>> {
+        self.privacy.for_vendor(request);
         if !self.within_budget(request).await {
             return Ok(Some(Refusal {
                 by: "budget".into(),
@@ -248,6 +253,7 @@ impl Guardrail for Shield {
     fn response_filter(&self, _: &CallContext) -> Option<Box<dyn ResponseFilter>> {
         Some(Box::new(Answer {
             filter: self.output.filter(),
+            names: Names::new(Arc::clone(&self.privacy)),
             security: Arc::clone(&self.security),
             event: Mutex::new(None),
             caller: self.caller.clone(),
@@ -271,6 +277,7 @@ fn instruct(request: &mut LlmRequest, rules: &[String]) {
 /// Filters one answer.
 struct Answer {
     filter: OutputFilter,
+    names: Names,
     security: Arc<Security>,
     /// The last finding that was written down: one line for a row of the same.
     event: Mutex<Option<Finding>>,
@@ -309,11 +316,15 @@ impl Answer {
 impl ResponseFilter for Answer {
     fn push(&mut self, delta: &str) -> Result<String, Refusal> {
         let released = self.filter.push(delta);
-        self.released(released)
+        let text = self.released(released)?;
+        self.names.push(&text)
     }
 
     fn finish(&mut self) -> Result<String, Refusal> {
         let released = self.filter.finish();
-        self.released(released)
+        let text = self.released(released)?;
+        let mut out = self.names.push(&text)?;
+        out.push_str(&self.names.finish()?);
+        Ok(out)
     }
 }

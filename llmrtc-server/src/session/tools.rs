@@ -16,6 +16,7 @@ use llmrtc_security::{
 };
 use serde_json::{Map, Value};
 
+use super::privacy::Privacy;
 use crate::security::Security;
 
 /// Compiled checks of arguments, shared by all sessions.
@@ -30,6 +31,7 @@ pub(super) fn guard(
     caller: &Principal,
     address: IpAddr,
     taint: Arc<Taint>,
+    privacy: &Arc<Privacy>,
 ) -> Arc<dyn ToolRunner> {
     let grants = match &caller.grants.tools {
         Granted::All => ToolGrants::All,
@@ -43,6 +45,7 @@ pub(super) fn guard(
         session_id,
         caller: caller.clone(),
         address,
+        privacy: Arc::clone(privacy),
     };
     let guarded = GuardedTools::new(tools, Arc::clone(&security.tools))
         .with_grants(grants)
@@ -57,6 +60,7 @@ struct Hooks {
     session_id: SessionId,
     caller: Principal,
     address: IpAddr,
+    privacy: Arc<Privacy>,
 }
 
 #[async_trait]
@@ -75,7 +79,7 @@ impl ToolHooks for Hooks {
     }
 
     fn restore(&self, arguments: Map<String, Value>) -> Option<Map<String, Value>> {
-        Some(arguments)
+        Some(self.privacy.restore(arguments))
     }
 
     fn hash(&self, arguments: &Map<String, Value>) -> Option<String> {
