@@ -14,8 +14,8 @@ use llmrtc_security::auth::{
     Grants, api_key,
     grants::Allowed,
     jwt::{
-        HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm,
-        PublicKey, SharedSecrets, Unverified, Verifier,
+        HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm, PublicKey,
+        SharedSecrets, Unverified, Verifier,
     },
 };
 use serde::de::{IntoDeserializer, value};
