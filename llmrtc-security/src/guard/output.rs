@@ -142,7 +142,16 @@ impl OutputRules {
         let Ok(base) = Url::parse("https://nowhere.invalid/") else {
             return false;
         };
-        let Ok(url) = base.join(address) else {
+        // Renderers complete what begins like a host name.
+        let bare = address
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case("www."));
+        let url = if bare {
+            Url::parse(&format!("https://{address}"))
+        } else {
+            base.join(address)
+        };
+        let Ok(url) = url else {
             return false;
         };
         let Some(host) = url

@@ -77,7 +77,7 @@ impl ToolSchema {
 
     /// Compiles any schema. Formats can be mere annotations, as the official tests want them.
     fn compile_any(schema: &Value, formats: bool) -> Result<Self, SchemaError> {
-        strict::admit(schema.clone()).map_err(SchemaError::TooLarge)?;
+        strict::within_bounds(schema).map_err(SchemaError::TooLarge)?;
         let dialect = schema
             .get("$schema")
             .map(|dialect| dialect.as_str().unwrap_or_default().trim_end_matches('#'));

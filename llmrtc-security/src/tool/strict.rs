@@ -71,6 +71,36 @@ pub fn admit(value: Value) -> Result<Value, StrictError> {
     normal(value, 0, &mut left)
 }
 
+/// Checks depth and size alone.
+///
+/// # Errors
+/// [`StrictError::TooDeep`] or [`StrictError::TooLong`].
+pub fn within_bounds(value: &Value) -> Result<(), StrictError> {
+    fn spend(value: &Value, depth: usize, left: &mut usize) -> Result<(), StrictError> {
+        let bytes = match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(_) | Value::Object(_) if depth == MAX_DEPTH => {
+                return Err(StrictError::TooDeep);
+            }
+            _ => 1,
+        };
+        *left = left.checked_sub(bytes).ok_or(StrictError::TooLong)?;
+        match value {
+            Value::Array(items) => items
+                .iter()
+                .try_for_each(|item| spend(item, depth + 1, left)),
+            Value::Object(members) => members.iter().try_for_each(|(key, value)| {
+                *left = left
+                    .checked_sub(key.len() + 3)
+                    .ok_or(StrictError::TooLong)?;
+                spend(value, depth + 1, left)
+            }),
+            _ => Ok(()),
+        }
+    }
+    spend(value, 0, &mut { MAX_BYTES })
+}
+
 /// As [`admit`], for the arguments of a call.
 ///
 /// # Errors

@@ -29,14 +29,15 @@ fn run_suite(text: &str, dialect: &str) -> usize {
                 named.as_str().unwrap_or_default().trim_end_matches('#')
                     == dialect.trim_end_matches('#')
             });
-            let text = schema.to_string();
-            let remote = text.contains("localhost:1234")
-                && (file == "refRemote" || text.contains("\"$ref\":\"http://localhost:1234"));
+            // The suite serves other documents at this address.
+            let remote = schema.to_string().contains("http://localhost:1234/");
             let compiled = match ToolSchema::compile_any(&schema, false) {
                 Ok(compiled) if own_dialect => compiled,
                 Ok(_) => panic!("another dialect compiled"),
                 Err(SchemaError::Dialect) if !own_dialect => continue,
-                Err(_) if remote => continue,
+                Err(SchemaError::Invalid(why)) if remote && why.contains("not followed") => {
+                    continue;
+                }
                 Err(error) => {
                     failures.push(format!("{file}: {}: {error}", group["description"]));
                     continue;
