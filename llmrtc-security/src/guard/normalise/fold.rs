@@ -54,8 +54,8 @@ impl Place {
     pub const ADDRESS: Self = Self(1 << 6);
     /// More than one blank, or a line break, stands before it.
     pub const APART: Self = Self(1 << 7);
-    /// First word of a line.
-    pub const LINE: Self = Self(1 << 8);
+    /// Begins a name with an underscore in it, as functions have.
+    pub const IDENTIFIER: Self = Self(1 << 8);
 
     /// Whether all of `other` is in the set.
     pub const fn has(self, other: Self) -> bool {
@@ -97,7 +97,7 @@ pub(super) fn fold(text: &str, lexicon: &Lexicon, concealment: &mut Concealment)
         lexicon,
         seen: Concealment::default(),
         starts: true,
-        line: true,
+        identifier: false,
         apart: false,
         quotes: Quotes::default(),
         word: Word::default(),
@@ -105,7 +105,9 @@ pub(super) fn fold(text: &str, lexicon: &Lexicon, concealment: &mut Concealment)
     };
     let mut rest = text;
     while !rest.is_empty() {
-        let blank = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let blank = rest
+            .find(|c: char| !c.is_whitespace())
+            .unwrap_or(rest.len());
         folder.blank(&rest[..blank]);
         rest = &rest[blank..];
         let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
@@ -154,9 +156,16 @@ impl Quotes {
         let closes = |open: char| {
             matches!(
                 (open, c),
-                ('"', '"') | ('\u{201C}', '\u{201D}' | '"') | ('\u{201E}', '\u{201C}' | '\u{201D}' | '"')
-                    | ('\u{2018}', '\u{2019}') | ('\u{201A}', '\u{2018}') | ('\u{00AB}', '\u{00BB}')
-                    | ('\u{00BB}', '\u{00AB}') | ('`', '`') | ('\'', '\'') | ('\u{300C}', '\u{300D}')
+                ('"', '"')
+                    | ('\u{201C}', '\u{201D}' | '"')
+                    | ('\u{201E}', '\u{201C}' | '\u{201D}' | '"')
+                    | ('\u{2018}', '\u{2019}')
+                    | ('\u{201A}', '\u{2018}')
+                    | ('\u{00AB}', '\u{00BB}')
+                    | ('\u{00BB}', '\u{00AB}')
+                    | ('`', '`')
+                    | ('\'', '\'')
+                    | ('\u{300C}', '\u{300D}')
                     | ('\u{201D}', '\u{201D}')
             )
         };
@@ -171,7 +180,6 @@ impl Quotes {
             None => self.open = Some((c, out.tokens.len())),
         }
     }
-
 }
 
 /// The word being read.
@@ -199,7 +207,7 @@ struct Folder<'l> {
     lexicon: &'l Lexicon,
     seen: Concealment,
     starts: bool,
-    line: bool,
+    identifier: bool,
     apart: bool,
     quotes: Quotes,
     word: Word,
@@ -210,7 +218,6 @@ impl Folder<'_> {
     fn blank(&mut self, blank: &str) {
         let lines = blank.bytes().filter(|byte| *byte == b'\n').count();
         self.apart = lines > 0 || blank.chars().nth(1).is_some();
-        self.line |= lines > 0;
         // A blank line ends a sentence whatever its last character was.
         if lines > 1 {
             self.end_sentence(false);
@@ -222,6 +229,13 @@ impl Folder<'_> {
             self.address(chunk);
             return;
         }
+        let mut parts = chunk.split('_');
+        self.identifier = parts
+            .next()
+            .is_some_and(|part| part.ends_with(char::is_alphanumeric))
+            && parts
+                .next()
+                .is_some_and(|part| part.starts_with(char::is_alphanumeric));
         let mut chars = chunk.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             let next = chars.peek().map(|(_, next)| *next);
@@ -245,16 +259,20 @@ impl Folder<'_> {
     /// Punctuation and symbols.
     fn sign(&mut self, c: char, next: Option<char>, before: &str) {
         match c {
-            '\'' | '\u{2019}' | '\u{02BC}' if !self.word.text.is_empty() && next.is_some_and(char::is_alphabetic) => {
+            '\'' | '\u{2019}' | '\u{02BC}'
+                if !self.word.text.is_empty() && next.is_some_and(char::is_alphabetic) =>
+            {
                 // French and Italian articles are words of their own; elsewhere the word goes on.
-                if matches!(self.word.text.as_str(), "l" | "d" | "j" | "n" | "c" | "qu" | "s" | "t" | "dell" | "all" | "nell" | "un")
-                    && next != Some('t')
+                if matches!(
+                    self.word.text.as_str(),
+                    "l" | "d" | "j" | "n" | "c" | "qu" | "s" | "t" | "dell" | "all" | "nell" | "un"
+                ) && next != Some('t')
                 {
                     self.finish_word();
                 }
             }
-            '"' | '\u{201C}' | '\u{201D}' | '\u{201E}' | '\u{2018}' | '\u{201A}' | '\u{00AB}' | '\u{00BB}' | '`'
-            | '\u{300C}' | '\u{300D}' => {
+            '"' | '\u{201C}' | '\u{201D}' | '\u{201E}' | '\u{2018}' | '\u{201A}' | '\u{00AB}'
+            | '\u{00BB}' | '`' | '\u{300C}' | '\u{300D}' => {
                 self.finish_word();
                 self.quotes.mark(c, &mut self.out);
             }
@@ -263,11 +281,17 @@ impl Folder<'_> {
                 // After a word it closes or is an apostrophe; before one it opens.
                 let opens = next.is_some_and(char::is_alphanumeric)
                     && !before.ends_with(char::is_alphanumeric);
-                if opens || self.quotes.open.is_some_and(|(open, _)| matches!(open, '\'' | '\u{2018}')) {
+                if opens
+                    || self
+                        .quotes
+                        .open
+                        .is_some_and(|(open, _)| matches!(open, '\'' | '\u{2018}'))
+                {
                     self.quotes.mark(c, &mut self.out);
                 }
             }
-            '.' | '!' | '?' | '\u{3002}' | '\u{FF01}' | '\u{FF1F}' | '\u{061F}' | ';' | '\u{2026}' => {
+            '.' | '!' | '?' | '\u{3002}' | '\u{FF01}' | '\u{FF1F}' | '\u{061F}' | ';'
+            | '\u{2026}' => {
                 let glued = !self.word.text.is_empty() && next.is_some_and(char::is_alphanumeric);
                 self.finish_word();
                 // "3.5" and "e.g" go on.
@@ -321,7 +345,8 @@ impl Folder<'_> {
             let base = word.text.chars().next_back();
             // Marks of other scripts are spelling, and so are those that make a letter some language has.
             let spelling = !script::general_mark(c)
-                || base.is_some_and(|base| !base.is_ascii_alphabetic() || compose(base, c).is_some());
+                || base
+                    .is_some_and(|base| !base.is_ascii_alphabetic() || compose(base, c).is_some());
             word.stray_marks += u32::from(!spelling);
             return;
         }
@@ -345,9 +370,11 @@ impl Folder<'_> {
                 word.text.push(lower);
                 if lower.is_ascii_alphabetic() {
                     word.latin += 1;
-                    let plain_accent = matches!(c, '\u{00C0}'..='\u{024F}' | '\u{1E00}'..='\u{1EFF}');
+                    let plain_accent =
+                        matches!(c, '\u{00C0}'..='\u{024F}' | '\u{1E00}'..='\u{1EFF}');
                     // Ligatures, ordinals and unit signs decompose too; one such letter is no style.
-                    word.styled += u32::from(!plain_accent && (!wide || self.wide) && c.is_alphanumeric());
+                    word.styled +=
+                        u32::from(!plain_accent && (!wide || self.wide) && c.is_alphanumeric());
                 } else if lower.is_alphabetic() {
                     word.foreign += 1;
                     word.alike += u32::from(alike(lower).is_some());
@@ -367,8 +394,8 @@ impl Folder<'_> {
         if std::mem::take(&mut self.starts) {
             place.add(Place::STARTS);
         }
-        if std::mem::take(&mut self.line) {
-            place.add(Place::LINE);
+        if std::mem::take(&mut self.identifier) {
+            place.add(Place::IDENTIFIER);
         }
         if std::mem::take(&mut self.apart) {
             place.add(Place::APART);
@@ -439,7 +466,9 @@ fn is_address(chunk: &str) -> bool {
         return false;
     }
     if let Some((local, domain)) = chunk.split_once('@') {
-        let dot = domain.trim_end_matches(['.', ',', ')', '!', '?']).rfind('.');
+        let dot = domain
+            .trim_end_matches(['.', ',', ')', '!', '?'])
+            .rfind('.');
         let local_ok = local.chars().next_back().is_some_and(char::is_alphanumeric);
         if local_ok && dot.is_some_and(|dot| dot > 0 && domain[dot + 1..].len() >= 2) {
             return true;
@@ -555,7 +584,9 @@ fn unleet(word: &str, lexicon: &Lexicon) -> Option<String> {
     if !word.bytes().any(|byte| byte.is_ascii_alphabetic()) {
         return None;
     }
-    let known = |candidate: String| (lexicon.knows(&candidate) && candidate.len() >= 3).then_some(candidate);
+    let known = |candidate: String| {
+        (lexicon.knows(&candidate) && candidate.len() >= 3).then_some(candidate)
+    };
     known(with('i')).or_else(|| known(with('l')))
 }
 
@@ -576,7 +607,10 @@ fn join_spelt(folded: &Folded, lexicon: &Lexicon, seen: &mut Concealment) -> Fol
     let mut out = Folded::default();
     let mut tokens = folded.tokens.as_slice();
     while let Some(first) = tokens.first() {
-        let row = tokens.iter().take_while(|token| single(folded, token)).count();
+        let row = tokens
+            .iter()
+            .take_while(|token| single(folded, token))
+            .count();
         if row < MIN_SPELT {
             let take = row.max(1);
             for token in &tokens[..take] {
