@@ -1,8 +1,9 @@
 //! Events as log lines.
 
-use std::sync::Arc;
-
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use tracing::Level;

@@ -12,7 +12,7 @@ use llmrtc_core::{
     turn::TurnEvent,
 };
 use llmrtc_security::redact::{
-    Context, Lang, Redactor, SessionTokens, SinkPolicy, Span,
+    Context, Lang, Redactor, SessionTokens, SinkPolicy,
     config::SinksConfig,
     dialogue::{DialogueState, EarlierSpan},
 };
@@ -24,7 +24,7 @@ const REMEMBERED: usize = llmrtc_security::redact::dialogue::TURNS;
 const LONGEST_NAME: usize = 64;
 
 /// The redaction of one session.
-pub(super) struct Privacy {
+pub(crate) struct Privacy {
     redactor: Arc<Redactor>,
     sinks: Arc<SinksConfig>,
     lang: Option<Lang>,
@@ -48,7 +48,7 @@ struct Spoken {
 }
 
 impl Privacy {
-    pub(super) fn new(
+    pub(crate) fn new(
         redactor: Arc<Redactor>,
         sinks: Arc<SinksConfig>,
         language: Option<&str>,
