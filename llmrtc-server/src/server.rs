@@ -145,10 +145,26 @@ impl ServerBuilder {
             Arc::new(MetricsObserver::new(metrics.clone())),
         ];
 
+        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
+        let security = Security::build(
+            &config,
+            address,
+            exposure,
+            Arc::clone(&handles),
+            Arc::clone(&clock),
+        );
+        let security = Arc::new(security.await?);
+        let logging = LoggingObserver::new()
+            .with_payloads(config.log.capture)
+            .with_scrub(security.log_scrub());
+        observers.push(Arc::new(logging));
+        observers.extend(hooks);
         let (mut providers, names) = match providers {
             Some(given) => given,
             None => {
-                let selection = select::from_env(&|name| config.providers.lookup(name))?;
+                let keys = Arc::clone(&security.keys);
+                let key = |name: &str| keys.get(name).map(Into::into);
+                let selection = select::from_env_with_keys(&|name| config.providers.lookup(name), &key)?;
                 for notice in &selection.notices {
                     tracing::info!("{notice}");
                 }
@@ -169,24 +185,10 @@ impl ServerBuilder {
                 .map_err(|(tool, error)| anyhow::anyhow!(error).context(format!("the schema of tool `{tool}` cannot be used")))?,
             None => Checks::default(),
         };
+        let _ = security.llm.set(providers.llm.name().to_owned());
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
-        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
-        let security = Security::build(
-            &config,
-            address,
-            exposure,
-            Arc::clone(&handles),
-            Arc::clone(&clock),
-        );
-        let security = Arc::new(security.await?);
-        let logging = LoggingObserver::new()
-            .with_payloads(config.log.capture)
-            .with_scrub(security.log_scrub());
-        observers.push(Arc::new(logging));
-        observers.extend(hooks);
-        let _ = security.llm.set(providers.llm.name().to_owned());
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),
             Arc::clone(&security.authenticator),
@@ -283,6 +285,11 @@ impl Server {
         let token = token.context("the operator's listener needs a token")?;
         let (web, numbers) = (self.web.clone(), Arc::clone(&self.numbers));
         Ok(routes::admin::router(web, numbers, token.clone()))
+    }
+
+    /// Reads all keys of vendors again now, as SIGHUP asks for.
+    pub async fn refresh_keys(&self) {
+        self.shared.security.refresh_keys().await;
     }
 
     /// Waits until all sessions have come to their end, then lets observers and providers finish within their

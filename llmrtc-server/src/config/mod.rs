@@ -31,6 +31,7 @@ use llmrtc_security::{
     limit::config::LimitsConfig,
     net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
     redact::RedactConfig,
+    secrets::SecretsConfig,
     tool::ToolsConfig,
     vault::VaultConfig,
 };
@@ -86,6 +87,9 @@ pub struct Config {
     /// TLS of the listener.
     #[validate(nested)]
     pub tls: TlsConfig,
+    /// Where keys come from, and how often they are read again.
+    #[validate(nested)]
+    pub secrets: SecretsConfig,
     /// Personal data and credentials in text.
     #[validate(nested)]
     pub redact: RedactConfig,

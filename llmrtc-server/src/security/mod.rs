@@ -2,6 +2,7 @@
 //! is written down about it.
 
 pub mod data;
+mod keys;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -31,6 +32,7 @@ use llmrtc_security::{
     net::{address::ProxyConfig, cors::Cors},
     redact::{Redactor, config::SinksConfig, tokens::NoRandomness},
     redis::Redis,
+    secrets::LiveSecrets,
     tool::ToolsConfig,
     vault::{Subject, Vault, VaultUrls, VaultWriter},
 };
@@ -69,6 +71,8 @@ pub struct Security {
     pub(crate) is_secure: bool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) audit: Audit,
+    /// The vendors' keys, which may change while the server runs.
+    pub(crate) keys: Arc<LiveSecrets>,
     /// Stored conversations, if there are any.
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) archive: Option<VaultWriter>,
@@ -147,6 +151,7 @@ impl Security {
             .record_durable(AuditEvent::new(started))
             .await
             .context("the audit log cannot be written")?;
+        let keys = Arc::new(keys::open(config, &audit).await?);
         let vault = open_vault(config, &clock).await?;
         let archive = vault
             .as_ref()
@@ -172,6 +177,7 @@ impl Security {
             is_secure: config.tls.is_enabled(),
             registry: Arc::default(),
             audit,
+            keys,
             vault,
             archive,
             clock,
@@ -186,6 +192,10 @@ impl Security {
         let limits = Arc::clone(&self.limits);
         tasks
             .spawn_service("limits", |token| async move { limits.run(token).await })
+            .detach();
+        let keys = Arc::clone(&self.keys);
+        tasks
+            .spawn_service("keys", |token| async move { keys.run(token).await })
             .detach();
         let leases = self.leases.clone();
         tasks
@@ -295,6 +305,19 @@ impl Security {
         };
         let receipt = vault.erase(&Subject::try_from(caller)?).await?;
         Ok(Some(receipt))
+    }
+
+    /// Reads all keys again now.
+    pub(crate) async fn refresh_keys(&self) {
+        match self.keys.refresh().await {
+            Ok(changed) => tracing::info!(changed, "keys read again"),
+            Err(problems) => {
+                for problem in problems {
+                    let error = &problem as &dyn std::error::Error;
+                    tracing::error!(error, "a key cannot be read again");
+                }
+            }
+        }
     }
 
     /// Writes what is queued. Call it when the last session is over.
