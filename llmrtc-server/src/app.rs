@@ -107,7 +107,11 @@ async fn start(
         .await?;
     tracing::info!(address = %main.address, tls = transport.is_secure(), "listening");
     if playground {
-        let scheme = if transport.is_secure() { "https" } else { "http" };
+        let scheme = if transport.is_secure() {
+            "https"
+        } else {
+            "http"
+        };
         tracing::info!("open {scheme}://{}/ in a browser to talk", main.address);
     }
     Ok((main.listener, transport, server))

@@ -15,8 +15,8 @@ use llmrtc_core::{
     hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
     id::SessionId,
     playout::AudioDecoder,
-    redact::Secret,
     provider::Providers,
+    redact::Secret,
     session::{MemorySessions, SessionLimits, SessionStore},
     tasks::Tasks,
     telemetry::{Metrics, SESSIONS_ACTIVE},
@@ -43,11 +43,13 @@ use crate::{
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
     security::Security,
-    session::Checks,
     session,
+    session::Checks,
     shutdown::Shutdown,
 };
 
+/// Spoken on the socket, for clients that name protocols.
+const SUBPROTOCOL: &str = "llmrtc.v1";
 /// How long observers may take to see the last events.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long providers may take to say goodbye: less than the whole closing may take (PL3).
@@ -141,9 +143,8 @@ impl ServerBuilder {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let prometheus = Arc::new(PrometheusMetrics::default());
         let metrics = Metrics::new(Arc::clone(&prometheus) as _);
-        let mut observers: Vec<Arc<dyn Hooks>> = vec![
-            Arc::new(MetricsObserver::new(metrics.clone())),
-        ];
+        let mut observers: Vec<Arc<dyn Hooks>> =
+            vec![Arc::new(MetricsObserver::new(metrics.clone()))];
 
         let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
         let security = Security::build(
@@ -164,7 +165,8 @@ impl ServerBuilder {
             None => {
                 let keys = Arc::clone(&security.keys);
                 let key = |name: &str| keys.get(name).map(Into::into);
-                let selection = select::from_env_with_keys(&|name| config.providers.lookup(name), &key)?;
+                let selection =
+                    select::from_env_with_keys(&|name| config.providers.lookup(name), &key)?;
                 for notice in &selection.notices {
                     tracing::info!("{notice}");
                 }
@@ -181,8 +183,12 @@ impl ServerBuilder {
             .context("a provider cannot be used")?;
 
         let tool_checks = match &tools {
-            Some(tools) => GuardedTools::compile(&tools.definitions())
-                .map_err(|(tool, error)| anyhow::anyhow!(error).context(format!("the schema of tool `{tool}` cannot be used")))?,
+            Some(tools) => {
+                GuardedTools::compile(&tools.definitions()).map_err(|(tool, error)| {
+                    anyhow::anyhow!(error)
+                        .context(format!("the schema of tool `{tool}` cannot be used"))
+                })?
+            }
             None => Checks::default(),
         };
         let _ = security.llm.set(providers.llm.name().to_owned());
@@ -338,6 +344,8 @@ fn open(
         Access::Deferred { .. } => configure_waiting(upgrade),
         _ => configure(upgrade),
     };
+    // A credential among the offered protocols is never repeated.
+    let upgrade = upgrade.protocols([SUBPROTOCOL]);
     upgrade.on_upgrade(async move |socket| {
         let calls = shared.calls.clone();
         let _call = calls.token();

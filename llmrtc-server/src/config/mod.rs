@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Context;
 
+use crate::security;
 use llmrtc_core::{duration, redact::Secret, turn::TurnConfig};
 use llmrtc_media::config::MediaConfig;
 use llmrtc_security::{
@@ -36,7 +37,6 @@ use llmrtc_security::{
     vault::VaultConfig,
 };
 use llmrtc_signal::connection::ConnectionConfig;
-use crate::security;
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
@@ -285,7 +285,6 @@ impl Config {
 }
 
 impl ServerConfig {
-
     /// Which pages may connect to a listener on `bind`.
     pub fn origin_policy(&self, bind: IpAddr) -> OriginPolicy {
         let policy = if self.allowed_origins.is_empty() {

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent},
-    secrets::{Environment, Fingerprinter, LiveSecrets, Managers, RotationChange, RotationEvent, Wanted},
+    secrets::{
+        Environment, Fingerprinter, LiveSecrets, Managers, RotationChange, RotationEvent, Wanted,
+    },
 };
 
 use crate::config::Config;
@@ -25,7 +27,12 @@ pub(crate) async fn open(config: &Config, audit: &Audit) -> anyhow::Result<LiveS
     let options = config.secrets.rotation(observer, Fingerprinter::random());
     let environment = |name: &str| config.providers.lookup(name);
     let chain = config.secrets.chain(managers(config, &environment)?)?;
-    let opened = LiveSecrets::open(&chain, wanted.into_iter().map(Wanted::new), &environment, &options);
+    let opened = LiveSecrets::open(
+        &chain,
+        wanted.into_iter().map(Wanted::new),
+        &environment,
+        &options,
+    );
     opened.await.map_err(|problems| {
         let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("a key cannot be read: {}", lines.join("; "))
@@ -35,7 +42,12 @@ pub(crate) async fn open(config: &Config, audit: &Audit) -> anyhow::Result<LiveS
 /// The managers that this build knows and the configuration names.
 #[cfg_attr(
     not(any(feature = "aws", feature = "vault-kv", feature = "gcp")),
-    expect(unused_variables, unused_mut, clippy::unnecessary_wraps, reason = "there is no manager in this build")
+    expect(
+        unused_variables,
+        unused_mut,
+        clippy::unnecessary_wraps,
+        reason = "there is no manager in this build"
+    )
 )]
 fn managers(config: &Config, environment: &Environment<'_>) -> anyhow::Result<Managers> {
     let mut managers = Managers::default();

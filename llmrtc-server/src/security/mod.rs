@@ -38,7 +38,11 @@ use llmrtc_security::{
 };
 use llmrtc_signal::connection::CloseReason;
 
-use crate::{config::Config, registry::Registry, session::{Privacy, for_log}};
+use crate::{
+    config::Config,
+    registry::Registry,
+    session::{Privacy, for_log},
+};
 
 /// How long the databases may take to answer at the start.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -106,7 +110,8 @@ impl Security {
         let tasks = Tasks::root("security");
         let redis = match &config.redis.url {
             Some(url) => Some(
-                Redis::open(url, &config.redis.prefix).context("redis.url is no address of a Redis")?,
+                Redis::open(url, &config.redis.prefix)
+                    .context("redis.url is no address of a Redis")?,
             ),
             None => None,
         };
@@ -129,7 +134,8 @@ impl Security {
         let limits = Arc::new(limits);
         let (authenticator, tickets) =
             authenticator(config, redis, &clock, handles, &revocations, &tasks)?;
-        let redactor = Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
+        let redactor =
+            Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
         let sinks = Arc::new(config.redact.sinks.clone());
         let scrub = {
             let (redactor, sinks) = (Arc::clone(&redactor), Arc::clone(&sinks));
@@ -184,7 +190,10 @@ impl Security {
             tasks: Mutex::default(),
         };
         security.start_services(&tasks);
-        *security.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        *security
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         Ok(security)
     }
 
@@ -203,7 +212,10 @@ impl Security {
             .detach();
         if let Some(shared) = self.shared_revocations.clone() {
             tasks
-                .spawn_service("revocations", |token| async move { shared.follow(token).await })
+                .spawn_service(
+                    "revocations",
+                    |token| async move { shared.follow(token).await },
+                )
                 .detach();
         }
         if let Some(vault) = self.vault.clone() {
@@ -231,7 +243,11 @@ impl Security {
     /// # Errors
     /// When the system has no randomness for its names.
     pub(crate) fn privacy(&self, language: Option<&str>) -> Result<Privacy, NoRandomness> {
-        Privacy::new(Arc::clone(&self.redactor), Arc::clone(&self.sinks), language)
+        Privacy::new(
+            Arc::clone(&self.redactor),
+            Arc::clone(&self.sinks),
+            language,
+        )
     }
 
     /// Changes text on its way into a log.
@@ -254,7 +270,13 @@ impl Security {
     pub(crate) async fn auth_failed(&self, denied: &Denied, address: IpAddr) {
         let Some(method) = denied.method else {
             let reason = denied.reason;
-            return self.note(AuditEvent::new(Action::AuthFailed { method: "none", reason }).from(address));
+            return self.note(
+                AuditEvent::new(Action::AuthFailed {
+                    method: "none",
+                    reason,
+                })
+                .from(address),
+            );
         };
         let (method, reason) = (method.name(), denied.reason);
         self.note(AuditEvent::new(Action::AuthFailed { method, reason }).from(address));
@@ -298,7 +320,8 @@ impl Security {
         &self,
         caller: &Principal,
     ) -> anyhow::Result<Option<llmrtc_security::vault::Receipt>> {
-        self.revoke(Revocation::of(caller, self.clock.wall())).await?;
+        self.revoke(Revocation::of(caller, self.clock.wall()))
+            .await?;
         self.registry.end_all(caller, CloseReason::SessionEnded);
         let Some(vault) = &self.vault else {
             return Ok(None);
@@ -327,7 +350,11 @@ impl Security {
     pub async fn finish(&self) {
         self.audit.record(AuditEvent::new(Action::ServerStopped));
         // The audit log goes with the group; it is given seconds to write its last head.
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tasks = self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(tasks) = tasks {
             tasks.shutdown(OPEN_WITHIN / 3).await;
         }
@@ -366,7 +393,10 @@ fn authenticator(
         revocations: Arc::clone(revocations),
     };
     let Built { chain, jwks, .. } = config.auth.build(parts).map_err(|mistakes| {
-        let lines: Vec<_> = mistakes.iter().map(|mistake| format!("auth.{mistake}")).collect();
+        let lines: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| format!("auth.{mistake}"))
+            .collect();
         anyhow::anyhow!("authentication is misconfigured: {}", lines.join("; "))
     })?;
     for keys in jwks {
@@ -396,7 +426,9 @@ async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
         Arc::clone(clock),
     );
     match tokio::time::timeout(OPEN_WITHIN, open).await {
-        Ok(opened) => Ok(Some(Arc::new(opened.context("the vault cannot be opened")?))),
+        Ok(opened) => Ok(Some(Arc::new(
+            opened.context("the vault cannot be opened")?,
+        ))),
         Err(_) => bail!("the vault did not open within {} s", OPEN_WITHIN.as_secs()),
     }
 }
