@@ -30,7 +30,12 @@ fn listed(list: &[&str], word: &str) -> bool {
 }
 
 fn capital(word: &str) -> bool {
-    word.chars().next().is_some_and(|letter| letter.is_uppercase() || letter.is_ascii_digit())
+    let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+    match &word[digits..] {
+        // "5th Avenue", "42nd Street".
+        "st" | "nd" | "rd" | "th" => digits > 0,
+        rest => digits == 0 && rest.chars().next().is_some_and(char::is_uppercase),
+    }
 }
 
 fn particle(word: &str) -> bool {
@@ -43,9 +48,10 @@ pub(crate) fn around(text: &str, start: usize, end: usize) -> Option<Span> {
     if end - start > 6 {
         return None;
     }
-    let (from, to) = match forward(text, start, end) {
-        Some(to) => (start, to),
-        None => backward(text, start, end)?,
+    // Backward first: its span starts earlier and may not depend on what only the number's own horizon shows.
+    let (from, to) = match backward(text, start, end) {
+        Some(found) => found,
+        None => (start, forward(text, start, end)?),
     };
     Some(Span { start: from, end: tail(text, to), kind: Kind::Address, score: 0.75 })
 }

@@ -266,6 +266,13 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
 /// The IPv6 or hardware address at `start`.
 pub(crate) fn colons(text: &str, start: usize) -> Option<Span> {
     let bytes = text.as_bytes();
+    // In the middle of a fingerprint: pairs or fours of hexadecimal digits go on to the left.
+    if let Some(before) = start.checked_sub(1).filter(|before| matches!(bytes[*before], b':' | b'-')) {
+        let group = bytes[..before].iter().rev().take(5).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        if matches!(group, 1 | 2 | 4) {
+            return None;
+        }
+    }
     let length = bytes[start..].iter().take(46).take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'-')).count();
     let end_of_word = |end: usize| !bytes.get(end).is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'));
     let mac = |width: usize, step: usize, marks: &[u8]| {

@@ -92,7 +92,7 @@ pub(crate) fn judge(
 /// A number in telephone groups that is all there is.
 fn lonely(text: &str, run: &Run) -> Option<(usize, f32)> {
     let alone = text.len() < HORIZON && text.trim_matches([' ', '.', '!']).len() == run.end(run.groups) - run.start;
-    (alone && matches!(run.shape(run.groups), b"3 3 3" | b"3-3-3" | b"2 3 2 2" | b"3 2 2 2" | b"4 4" | b"4-4" | b"2 2 2 2" | b"3 2 2" | b"3-4" | b"3 4")).then_some((run.groups, 0.65))
+    (alone && matches!(run.shape(run.groups), b"3 3 3" | b"3-3-3" | b"2 3 2 2" | b"3 2 2 2" | b"2 2 2 2")).then_some((run.groups, 0.65))
 }
 
 fn found(text: &str, run: &Run, groups: usize, kind: Kind, score: f32) -> Verdict {
