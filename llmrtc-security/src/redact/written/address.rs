@@ -48,10 +48,16 @@ pub(crate) fn around(text: &str, start: usize, end: usize) -> Option<Span> {
     if end - start > 6 {
         return None;
     }
+    let bytes = text.as_bytes();
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte >= 0x80;
+    let named_before = bytes[..start].iter().rev().take(3).find(|byte| !matches!(byte, b' ' | b',')).is_some_and(|byte| letter(byte) || *byte == b'.');
+    let named_behind = bytes.get(end) == Some(&b' ') && bytes.get(end + 1).is_some_and(|byte| letter(byte) || byte.is_ascii_digit());
     // Backward first: its span starts earlier and may not depend on what only the number's own horizon shows.
-    let (from, to) = match backward(text, start, end) {
+    let before = if named_before { backward(text, start, end) } else { None };
+    let (from, to) = match before {
         Some(found) => found,
-        None => (start, forward(text, start, end)?),
+        None if named_behind => (start, forward(text, start, end)?),
+        None => return None,
     };
     Some(Span { start: from, end: tail(text, to), kind: Kind::Address, score: 0.75 })
 }
