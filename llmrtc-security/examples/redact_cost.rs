@@ -3,7 +3,10 @@
 //! `cargo run --release -p llmrtc-security --example redact_cost` prints one JSON object. Gates of item E1: mean 20 µs, 99th percentile
 //! 200 µs per utterance, 100 ms per mebibyte.
 
-use std::{hint::black_box, time::{Duration, Instant}};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use llmrtc_security::redact::{Context, RedactConfig, Redactor};
 
@@ -50,7 +53,8 @@ const SLOW: &[(&str, &str)] = &[
 const MEBIBYTE: usize = 1 << 20;
 
 fn main() {
-    let redactor = Redactor::new(&RedactConfig::default()).expect("the default configuration is valid");
+    let redactor =
+        Redactor::new(&RedactConfig::default()).expect("the default configuration is valid");
     let context = Context::default();
     // Automata are built on first use.
     for text in UTTERANCES {
@@ -67,7 +71,10 @@ fn main() {
         .iter()
         .map(|(name, unit)| {
             let text = unit.repeat(MEBIBYTE / unit.len());
-            let took = (0..3).map(|_| time(|| drop(black_box(redactor.spans(&text, &context))))).min().unwrap_or_default();
+            let took = (0..3)
+                .map(|_| time(|| drop(black_box(redactor.spans(&text, &context)))))
+                .min()
+                .unwrap_or_default();
             format!("{name:?}:{:.1}", took.as_secs_f64() * 1e3)
         })
         .collect();

@@ -57,7 +57,11 @@ impl Redactor {
     pub fn new(config: &RedactConfig) -> Result<Self, RedactConfigError> {
         let mut own: Vec<Box<dyn Detector>> = Vec::new();
         for recogniser in &config.recognisers {
-            let built = Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern { name: recogniser.name.clone(), source })?;
+            let built =
+                Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern {
+                    name: recogniser.name.clone(),
+                    source,
+                })?;
             own.push(Box::new(built));
         }
         if let Some(list) = DenyList::new(config).map_err(RedactConfigError::DenyList)? {
@@ -66,9 +70,17 @@ impl Redactor {
         Ok(Self {
             spoken: config.spoken.then(SpokenDetector::default),
             own,
-            off: config.off.iter().filter_map(|name| Kind::named(name)).collect(),
+            off: config
+                .off
+                .iter()
+                .filter_map(|name| Kind::named(name))
+                .collect(),
             context: config.context,
-            allow: config.allow.iter().map(|value| value.trim().to_lowercase()).collect(),
+            allow: config
+                .allow
+                .iter()
+                .map(|value| value.trim().to_lowercase())
+                .collect(),
         })
     }
 
@@ -95,7 +107,13 @@ impl Redactor {
         let mut copied = 0;
         for span in &spans {
             out.push_str(&text[copied..span.start]);
-            write(&span.kind, &text[span.start..span.end], policy, session, &mut out);
+            write(
+                &span.kind,
+                &text[span.start..span.end],
+                policy,
+                session,
+                &mut out,
+            );
             copied = span.end;
         }
         out.push_str(&text[copied..]);
@@ -103,16 +121,31 @@ impl Redactor {
     }
 
     /// Spans that a sink may not see.
-    pub(super) fn spans_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+    pub(super) fn spans_for(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+    ) -> Vec<Span> {
         self.spans_of(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
     }
 
     /// Spans of one window that a sink may not see.
-    pub(super) fn window_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+    pub(super) fn window_for(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+    ) -> Vec<Span> {
         self.window(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
     }
 
-    fn spans_of(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+    fn spans_of(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        wanted: &dyn Fn(&Kind) -> bool,
+    ) -> Vec<Span> {
         if text.len() <= FRAME {
             return self.window(text, context, wanted);
         }
@@ -130,8 +163,20 @@ impl Redactor {
     }
 
     /// Resolved spans of one window.
-    fn window(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
-        let context = if self.context { *context } else { Context { lang: context.lang, ..Context::default() } };
+    fn window(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        wanted: &dyn Fn(&Kind) -> bool,
+    ) -> Vec<Span> {
+        let context = if self.context {
+            *context
+        } else {
+            Context {
+                lang: context.lang,
+                ..Context::default()
+            }
+        };
         let mut spans = Vec::new();
         WrittenDetector.detect(text, &context, &mut spans);
         SecretDetector.detect(text, &context, &mut spans);
@@ -146,13 +191,19 @@ impl Redactor {
         if spans.is_empty() {
             return spans;
         }
-        spans.retain(|span| wanted(&span.kind) && !self.off.contains(&span.kind) && !self.allowed(&text[span.start..span.end]));
+        spans.retain(|span| {
+            wanted(&span.kind)
+                && !self.off.contains(&span.kind)
+                && !self.allowed(&text[span.start..span.end])
+        });
         resolve(text, &mut spans);
         spans
     }
 
     fn allowed(&self, value: &str) -> bool {
-        !self.allow.is_empty() && value.len() < 4 * HORIZON && self.allow.contains(&value.trim().to_lowercase())
+        !self.allow.is_empty()
+            && value.len() < 4 * HORIZON
+            && self.allow.contains(&value.trim().to_lowercase())
     }
 }
 
@@ -171,27 +222,59 @@ fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, wr
     let asked = context.previous.is_some() || context.dialogue.is_some();
     heard.retain_mut(|span| {
         let upto = spans.partition_point(|written| written.start <= span.start);
-        if spans[..upto].iter().rev().take(4).any(|written| span.start < written.end) {
+        if spans[..upto]
+            .iter()
+            .rev()
+            .take(4)
+            .any(|written| span.start < written.end)
+        {
             span.score = span.score.min(0.1);
         }
-        asked || is_spoken(&text[span.start..])
+        asked || is_spoken(text, span)
     });
     spans.append(&mut heard);
 }
 
-/// Whether `text` starts as speech is written down: with a word of letters, perhaps after a short number, or with loose digits.
-fn is_spoken(text: &str) -> bool {
-    let telling = text.char_indices().nth(TELLING).map_or(text.len(), |(at, _)| at);
+/// Whether a span starts as speech is written down: with a word of letters, perhaps after a short number, or with loose digits.
+fn is_spoken(text: &str, span: &Span) -> bool {
+    // "model=nova", "claude-3": programs write like that.
+    if text[..span.start].ends_with(['=', '/', '\\', '_', ':', '#', '@', '&', '-', '.']) {
+        return false;
+    }
+    let text = &text[span.start..];
+    let telling = text
+        .char_indices()
+        .nth(TELLING)
+        .map_or(text.len(), |(at, _)| at);
+    let digits = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     let mut loose = 0;
-    for word in text[..telling].split([' ', ',']).filter(|word| !word.is_empty()) {
+    let mut words = text[..telling]
+        .split([' ', ','])
+        .filter(|word| !word.is_empty())
+        .peekable();
+    while let Some(word) = words.next() {
         let word = word.trim_matches(|character: char| !character.is_alphanumeric());
-        if word.chars().all(char::is_alphabetic) || word.contains(['\'', '’']) {
+        if word.contains(['_', '/', '='])
+            || (span.kind == Kind::Name
+                && word.contains(|character: char| character.is_ascii_digit()))
+        {
+            return false;
+        }
+        if word.chars().all(|character| {
+            character.is_alphabetic() || matches!(character, '\'' | '’' | '-' | '.' | '@')
+        }) {
             return true;
         }
-        match word.split('-').all(|part| part.len() <= 2 && part.bytes().all(|byte| byte.is_ascii_digit())) {
-            true => loose += word.split('-').count(),
-            false if loose == 0 && word.len() <= 3 => loose += 1,
-            false => return loose >= 4,
+        if word.split('-').all(|part| part.len() <= 2 && digits(part)) {
+            loose += word.split('-').count();
+        } else if loose == 0 && word.len() <= 3 && digits(word) {
+            loose += 1;
+        } else {
+            // "sw16 4ab", as a caller spells it.
+            let halves = words.peek().is_some_and(|next| {
+                next.len() == 1 || next.contains(|character: char| character.is_ascii_digit())
+            });
+            return loose >= 4 || span.kind == Kind::Postcode && (halves || word.len() >= 5);
         }
     }
     loose >= 4
@@ -199,7 +282,9 @@ fn is_spoken(text: &str) -> bool {
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redactor").field("own", &self.own.len()).finish_non_exhaustive()
+        f.debug_struct("Redactor")
+            .field("own", &self.own.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,8 +306,15 @@ impl Frame {
     pub(super) fn at(text: &str, start: usize) -> Self {
         let end = text.ceil_char_boundary((start + FRAME).min(text.len()));
         let from = text.ceil_char_boundary(start.saturating_sub(LOOKBACK));
-        let horizon = text[end..].char_indices().nth(HORIZON + 1).map_or(text.len(), |(at, _)| end + at);
-        Self { start, end, seen: from..horizon }
+        let horizon = text[end..]
+            .char_indices()
+            .nth(HORIZON + 1)
+            .map_or(text.len(), |(at, _)| end + at);
+        Self {
+            start,
+            end,
+            seen: from..horizon,
+        }
     }
 
     pub(super) fn next(&self, text: &str) -> Option<Self> {
@@ -240,11 +332,21 @@ pub(super) fn clip(spans: &mut Vec<Span>, offset: usize, start: usize, end: usiz
 }
 
 /// Appends what takes the place of `value`.
-pub(super) fn write(kind: &Kind, value: &str, policy: &SinkPolicy, session: Option<&SessionTokens>, out: &mut String) {
+pub(super) fn write(
+    kind: &Kind,
+    value: &str,
+    policy: &SinkPolicy,
+    session: Option<&SessionTokens>,
+    out: &mut String,
+) {
     match (policy.mode_for(kind), session) {
         (Mode::Mask, _) => mode::mask(value, 0, 0, out),
-        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => mode::mask(value, 6, 4, out),
-        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => mode::mask(value, 0, mode::kept_last(value), out),
+        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => {
+            mode::mask(value, 6, 4, out)
+        }
+        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => {
+            mode::mask(value, 0, mode::kept_last(value), out)
+        }
         (Mode::Pseudonym, Some(session)) => out.push_str(&session.pseudonym(kind, value)),
         (Mode::Token, Some(session)) => out.push_str(&session.token(kind, value)),
         _ => kind.write_tag(out),

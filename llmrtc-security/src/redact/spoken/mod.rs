@@ -172,12 +172,17 @@ impl Reader<'_> {
                 continue;
             }
             sign = sign.max(at);
-            while self.tokens.get(sign).is_some_and(|token| {
-                token.entry.sign == 0 && !matches!(token.gap, Gap::Sign(b'.'))
-            }) {
+            while self
+                .tokens
+                .get(sign)
+                .is_some_and(|token| token.entry.sign == 0 && !matches!(token.gap, Gap::Sign(b'.')))
+            {
                 sign += 1;
             }
-            let signs = self.tokens.get(sign).is_some_and(|token| token.start < limit);
+            let signs = self
+                .tokens
+                .get(sign)
+                .is_some_and(|token| token.reach < limit);
             let address = if signs {
                 self.address(at, limit, want)
             } else {
