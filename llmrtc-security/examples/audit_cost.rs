@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p llmrtc-security --example audit_cost [EVENTS]`
 
+#![expect(clippy::print_stdout, reason = "a program whose output is the result")]
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},

@@ -25,7 +25,10 @@ use llmrtc_core::{
 };
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
 use llmrtc_providers::select;
-use llmrtc_security::auth::{Access, bind::Exposure, resume::SessionHandles};
+use llmrtc_security::{
+    auth::{Access, bind::Exposure, resume::SessionHandles},
+    tool::GuardedTools,
+};
 use llmrtc_signal::connection::{
     ConnectionConfig,
     server::{configure, configure_waiting},
@@ -40,6 +43,7 @@ use crate::{
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
     security::Security,
+    session::Checks,
     session,
     shutdown::Shutdown,
 };
@@ -73,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) turn: Arc<TurnConfig>,
     pub(crate) providers: Providers,
     pub(crate) tools: Option<Arc<dyn ToolRunner>>,
+    pub(crate) tool_checks: Checks,
     pub(crate) peers: PeerFactory,
     pub(crate) decoder: Arc<dyn AudioDecoder>,
     /// The rules at the door, which are asked again for what comes in messages.
@@ -161,6 +166,11 @@ impl ServerBuilder {
             .await
             .context("a provider cannot be used")?;
 
+        let tool_checks = match &tools {
+            Some(tools) => GuardedTools::compile(&tools.definitions())
+                .map_err(|(tool, error)| anyhow::anyhow!(error).context(format!("the schema of tool `{tool}` cannot be used")))?,
+            None => Checks::default(),
+        };
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
@@ -173,6 +183,7 @@ impl ServerBuilder {
             Arc::clone(&clock),
         );
         let security = Arc::new(security.await?);
+        let _ = security.llm.set(providers.llm.name().to_owned());
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),
             Arc::clone(&security.authenticator),
@@ -185,6 +196,7 @@ impl ServerBuilder {
             turn: Arc::new(config.turn.clone()),
             providers,
             tools,
+            tool_checks,
             peers: PeerFactory::new(config.media.peer.clone(), address.ip(), media),
             decoder: Arc::new(FileDecoder),
             admission: admission.clone(),

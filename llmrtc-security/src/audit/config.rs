@@ -13,8 +13,9 @@ use super::event::Class;
 #[serde(default, deny_unknown_fields)]
 #[validate(schema(function = "audit_is_consistent"))]
 pub struct AuditConfig {
-    /// Where records go. The first is the one that a restart continues. Empty: nothing is recorded.
-    pub sinks: Vec<SinkKind>,
+    /// Where records go. The first is the one that a restart continues. Empty: nothing is recorded. Absent: a file, in a
+    /// server whose callers show who they are.
+    pub sinks: Option<Vec<SinkKind>>,
     /// The file of sink `file`. Ended files and the signed head lie beside it.
     pub path: PathBuf,
     /// The keys; made at the first start.
@@ -117,10 +118,17 @@ impl Default for PolicyConfig {
     }
 }
 
+impl AuditConfig {
+    /// Where records go, unless the server decides otherwise: a file.
+    pub fn sinks(&self) -> &[SinkKind] {
+        self.sinks.as_deref().unwrap_or(&[SinkKind::File])
+    }
+}
+
 impl Default for AuditConfig {
     fn default() -> Self {
         Self {
-            sinks: vec![SinkKind::File],
+            sinks: None,
             path: "audit.jsonl".into(),
             key_file: "audit.key".into(),
             node: "llmrtc".into(),
@@ -143,7 +151,7 @@ fn audit_is_consistent(audit: &AuditConfig) -> Result<(), ValidationError> {
         Err(ValidationError::new("inconsistent").with_message(message.into()))
     };
     let mut kinds = Vec::new();
-    for kind in &audit.sinks {
+    for kind in audit.sinks() {
         if kinds.contains(kind) {
             return problem("a sink may be named once");
         }

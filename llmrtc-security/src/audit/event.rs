@@ -221,8 +221,8 @@ pub enum Action {
     },
     /// The retention policy was applied.
     RetentionSwept {
-        /// How many sessions were deleted.
-        sessions: u64,
+        /// How many records were deleted.
+        records: u64,
     },
     /// Stored data was handed out.
     DataExported {

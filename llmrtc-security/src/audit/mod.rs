@@ -178,12 +178,12 @@ impl Audit {
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, AuditError> {
-        if config.sinks.is_empty() {
+        if config.sinks().is_empty() {
             return Ok(Self::disabled());
         }
         let keys = Arc::new(AuditKeys::load_or_create(&config.key_file)?);
         let sinks = config
-            .sinks
+            .sinks()
             .iter()
             .map(|kind| sink(*kind, config))
             .collect::<Result<_, _>>()?;
@@ -198,15 +198,19 @@ impl Audit {
         keys: Arc<AuditKeys>,
         mut sinks: Vec<Box<dyn Sink>>,
     ) -> Result<Self, AuditError> {
-        let mut resumed: Option<Resume> = None;
+        let mut resumed = Resume::FRESH;
         for sink in &mut sinks {
             let opened = sink.open(&keys).await.map_err(|source| AuditError::Open {
                 sink: sink.name(),
                 source,
             })?;
-            resumed.get_or_insert(opened);
+            // Where one is ahead, another missed records when the process died; numbers are never used twice.
+            if opened.position.next > resumed.position.next {
+                resumed.position = opened.position;
+            }
+            resumed.torn = resumed.torn.or(opened.torn);
+            resumed.behind = resumed.behind.or(opened.behind);
         }
-        let resumed = resumed.unwrap_or(Resume::FRESH);
         if let Some(head) = resumed.behind {
             tracing::error!(
                 head,

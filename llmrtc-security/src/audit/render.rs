@@ -346,7 +346,7 @@ fn details(line: &mut JsonLine, action: &Action) {
                 settings.iter().map(|path| &**path),
             );
         }
-        Action::RetentionSwept { sessions } => line.number("sessions", *sessions),
+        Action::RetentionSwept { records } => line.number("records", *records),
         Action::DataExported { target, records } | Action::DataErased { target, records } => {
             line.text("target", target);
             line.number("records", *records);

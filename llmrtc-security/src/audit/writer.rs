@@ -52,6 +52,9 @@ pub(super) struct Item {
     pub(super) _space: OwnedSemaphorePermit,
 }
 
+/// What is left of an event whose record is in a batch.
+type Waiting = (Class, Option<oneshot::Sender<()>>);
+
 /// When heads are due.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HeadSchedule {
@@ -214,11 +217,7 @@ impl Writer {
         self.opening = Some(PendingOpening::because("rotate"));
     }
 
-    fn render(
-        &mut self,
-        items: Vec<Item>,
-        head: Option<&'static str>,
-    ) -> (Batch, Vec<(Class, Option<oneshot::Sender<()>>)>) {
+    fn render(&mut self, items: Vec<Item>, head: Option<&'static str>) -> (Batch, Vec<Waiting>) {
         let now = self.clock.wall();
         let mut out = Out::new(items.len());
         if let Some(pending) = self.opening.take() {

@@ -18,6 +18,7 @@ pub mod ticket;
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use async_trait::async_trait;
+use llmrtc_core::redact::Secret;
 
 pub use self::{
     grants::Grants,
@@ -75,6 +76,12 @@ pub trait Authenticator: Send + Sync + 'static {
     fn is_open(&self) -> bool {
         false
     }
+}
+
+/// Compares a presented secret with the true one, in time that tells nothing about either (H8).
+pub fn same_secret(presented: &str, secret: &Secret) -> bool {
+    use self::digest::{same, sha256};
+    same(&sha256(presented.as_bytes()), &sha256(secret.expose().as_bytes()))
 }
 
 /// What an upgrade may do.

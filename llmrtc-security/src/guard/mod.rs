@@ -12,6 +12,8 @@
 //! why the others do not depend on it.
 
 mod config;
+#[cfg(any(test, feature = "testing"))]
+pub mod disguise;
 pub mod length;
 pub mod normalise;
 pub mod output;

@@ -59,7 +59,11 @@ fn waits_are_short(config: &AdmissionConfig) -> Result<(), ValidationError> {
         return problem("retry_after must be longer than zero and at most 1h");
     }
     // Nothing would ever be served; and tokio counts to a limit of its own.
-    if config.providers.values().any(|&places| places == 0 || places > 1_000_000) {
+    if config
+        .providers
+        .values()
+        .any(|&places| places == 0 || places > 1_000_000)
+    {
         return problem("providers must have between 1 and 1000000 places");
     }
     Ok(())
@@ -149,7 +153,9 @@ impl Capacity {
         let place = Arc::clone(places).acquire_owned();
         match tokio::time::timeout(self.provider_wait, place).await {
             // The semaphore is never closed, so an inner error cannot happen; refusing would be the safe answer.
-            Ok(Ok(permit)) => Ok(Place { _permit: Some(permit) }),
+            Ok(Ok(permit)) => Ok(Place {
+                _permit: Some(permit),
+            }),
             Ok(Err(_)) | Err(_) => Err(self.full("provider request")),
         }
     }
@@ -202,7 +208,10 @@ mod d6_admission {
         let full = capacity.session().unwrap_err();
         assert_eq!(full.to_string(), "no capacity for another session");
         let rejection = Rejection::from(full);
-        assert_eq!((rejection.status(), rejection.retry_after_secs()), (503, Some(5)));
+        assert_eq!(
+            (rejection.status(), rejection.retry_after_secs()),
+            (503, Some(5))
+        );
         let _setup = capacity.setup().unwrap();
         assert_eq!(capacity.setup().unwrap_err().what, "setup");
         drop(second);
@@ -215,7 +224,10 @@ mod d6_admission {
         let capacity = capacity();
         let held = capacity.provider("stt").await.unwrap();
         let started = tokio::time::Instant::now();
-        assert_eq!(capacity.provider("stt").await.unwrap_err().what, "provider request");
+        assert_eq!(
+            capacity.provider("stt").await.unwrap_err().what,
+            "provider request"
+        );
         assert_eq!(started.elapsed(), Duration::from_secs(2));
 
         let waiting = capacity.provider("stt");
@@ -226,7 +238,11 @@ mod d6_admission {
         let (place, ()) = tokio::join!(waiting, release);
         assert!(place.is_ok(), "the place came in time");
 
-        let unlimited: Vec<_> = [capacity.provider("llm").await, capacity.provider("llm").await].into();
+        let unlimited: Vec<_> = [
+            capacity.provider("llm").await,
+            capacity.provider("llm").await,
+        ]
+        .into();
         assert!(unlimited.iter().all(Result::is_ok));
     }
 

@@ -16,7 +16,9 @@ use std::{
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
-use super::config::{DEFAULT_CLASS, LimitsConfig, WhenSharedFails};
+#[cfg(feature = "redis")]
+use super::config::WhenSharedFails;
+use super::config::{DEFAULT_CLASS, LimitsConfig};
 use crate::auth::{Principal, PrincipalKind, Rejection};
 
 const DAY_SECS: u64 = 86_400;
@@ -69,15 +71,30 @@ fn amounts_are_countable(config: &BudgetConfig) -> Result<(), ValidationError> {
     };
     // A billion of any currency, in millionths, is countable many times over.
     let sane = |amount: f64| (0.0..=1e9).contains(&amount);
-    if !config.classes.values().filter_map(|class| class.money).all(sane) {
+    if !config
+        .classes
+        .values()
+        .filter_map(|class| class.money)
+        .all(sane)
+    {
         return problem("classes: money must be between 0 and a billion");
     }
-    if config.classes.values().filter_map(|class| class.tokens).any(|tokens| tokens > MAX_AMOUNT) {
+    if config
+        .classes
+        .values()
+        .filter_map(|class| class.tokens)
+        .any(|tokens| tokens > MAX_AMOUNT)
+    {
         return problem("classes: tokens must be below 2^53");
     }
     let prices = config.prices.values();
     let mut amounts = prices.flat_map(|price| {
-        [price.input_per_million, price.output_per_million, price.characters_per_million, price.audio_per_minute]
+        [
+            price.input_per_million,
+            price.output_per_million,
+            price.characters_per_million,
+            price.audio_per_minute,
+        ]
     });
     if !amounts.all(sane) {
         return problem("prices must be between 0 and a billion");
@@ -122,7 +139,10 @@ impl BudgetConfig {
     /// What this usage costs, rounded up to a millionth. A model without a price of its own costs what its provider
     /// does; a provider without a price costs nothing, but its tokens count.
     pub fn cost(&self, provider: &str, model: &str, usage: &Usage) -> Cost {
-        let price = self.prices.get(&format!("{provider}/{model}")).or_else(|| self.prices.get(provider));
+        let price = self
+            .prices
+            .get(&format!("{provider}/{model}"))
+            .or_else(|| self.prices.get(provider));
         let money = price.map_or(0.0, |price| {
             // A price per million is the price of one in millionths.
             usage.input_tokens as f64 * price.input_per_million
@@ -171,8 +191,9 @@ pub struct Budgets(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     classes: HashMap<String, Caps>,
+    #[cfg(feature = "redis")]
     nodes: u32,
-    #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "only Redis can fail"))]
+    #[cfg(feature = "redis")]
     when_shared_fails: WhenSharedFails,
     spent: Mutex<Spent>,
     #[cfg(feature = "redis")]
@@ -220,6 +241,7 @@ impl Caps {
         fits(self.micros, spent.micros, more.micros) && fits(self.tokens, spent.tokens, more.tokens)
     }
 
+    #[cfg(feature = "redis")]
     fn share(self, nodes: u32) -> Self {
         let share = |cap: Option<u64>| cap.map(|cap| cap / u64::from(nodes));
         Self {
@@ -260,7 +282,9 @@ impl Budgets {
         now: SystemTime,
     ) -> Result<Reservation, NoBudget> {
         let classes = &self.0.classes;
-        let caps = class.and_then(|class| classes.get(class)).or_else(|| classes.get(DEFAULT_CLASS));
+        let caps = class
+            .and_then(|class| classes.get(class))
+            .or_else(|| classes.get(DEFAULT_CLASS));
         let mut reservation = Reservation {
             budgets: self.clone(),
             account: caps.map(|caps| Account {
@@ -303,7 +327,10 @@ impl Reservation {
     /// Dropping the future may leave what was set aside counted.
     pub async fn settle(self, actual: Cost, now: SystemTime) {
         if let Some(account) = &self.account {
-            self.budgets.0.correct(account, self.reserved, actual, now).await;
+            self.budgets
+                .0
+                .correct(account, self.reserved, actual, now)
+                .await;
         }
     }
 }
@@ -319,7 +346,9 @@ impl Inner {
         });
         Self {
             classes: classes.collect(),
+            #[cfg(feature = "redis")]
             nodes: config.nodes.max(1),
+            #[cfg(feature = "redis")]
             when_shared_fails: config.when_shared_fails,
             spent: Mutex::default(),
             #[cfg(feature = "redis")]
@@ -327,7 +356,12 @@ impl Inner {
         }
     }
 
-    async fn spend(&self, account: &mut Account, cost: Cost, now: SystemTime) -> Result<(), NoBudget> {
+    async fn spend(
+        &self,
+        account: &mut Account,
+        cost: Cost,
+        now: SystemTime,
+    ) -> Result<(), NoBudget> {
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
             match shared.spend(&account.user, account.caps, cost).await {
@@ -339,13 +373,21 @@ impl Inner {
                 Err(_) if self.when_shared_fails == WhenSharedFails::FailClosed => {
                     return Err(NoBudget::Unavailable);
                 }
-                Err(_) => return self.spend_here(account, account.caps.share(self.nodes), cost, now),
+                Err(_) => {
+                    return self.spend_here(account, account.caps.share(self.nodes), cost, now);
+                }
             }
         }
         self.spend_here(account, account.caps, cost, now)
     }
 
-    fn spend_here(&self, account: &mut Account, caps: Caps, cost: Cost, now: SystemTime) -> Result<(), NoBudget> {
+    fn spend_here(
+        &self,
+        account: &mut Account,
+        caps: Caps,
+        cost: Cost,
+        now: SystemTime,
+    ) -> Result<(), NoBudget> {
         let (mut spent, left) = self.today(now);
         let before = spent.users.get(&account.user).copied();
         let fits = caps.admit(before.unwrap_or_default(), cost);
@@ -364,7 +406,9 @@ impl Inner {
             && !account.here
         {
             // Without an answer, what was set aside stays counted.
-            let _ = shared.correct(&account.user, account.day, reserved, actual).await;
+            let _ = shared
+                .correct(&account.user, account.day, reserved, actual)
+                .await;
             return;
         }
         let (mut spent, _) = self.today(now);

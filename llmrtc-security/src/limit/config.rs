@@ -273,17 +273,33 @@ impl Default for LimitsConfig {
 }
 
 fn limits_are_consistent(config: &LimitsConfig) -> Result<(), ValidationError> {
-    let problem = |message: String| Err(ValidationError::new("inconsistent").with_message(message.into()));
+    let problem =
+        |message: String| Err(ValidationError::new("inconsistent").with_message(message.into()));
     if config.auth_block.is_zero() || config.auth_block > Duration::from_secs(86_400) {
         return problem("auth_block must be longer than zero and at most a day".into());
     }
-    let by_address = [Scope::Http, Scope::Upgrade, Scope::Ticket, Scope::AuthFailure];
-    if let Some(scope) = config.address.keys().find(|scope| !by_address.contains(scope)) {
-        return problem(format!("address: {scope} is limited by user, not by address"));
+    let by_address = [
+        Scope::Http,
+        Scope::Upgrade,
+        Scope::Ticket,
+        Scope::AuthFailure,
+    ];
+    if let Some(scope) = config
+        .address
+        .keys()
+        .find(|scope| !by_address.contains(scope))
+    {
+        return problem(format!(
+            "address: {scope} is limited by user, not by address"
+        ));
     }
     for (name, class) in &config.classes {
-        if class.user.contains_key(&Scope::AuthFailure) || class.tenant.contains_key(&Scope::AuthFailure) {
-            return problem(format!("classes.{name}: auth_failure is limited by address, not by user"));
+        if class.user.contains_key(&Scope::AuthFailure)
+            || class.tenant.contains_key(&Scope::AuthFailure)
+        {
+            return problem(format!(
+                "classes.{name}: auth_failure is limited by address, not by user"
+            ));
         }
     }
     Ok(())
@@ -317,8 +333,21 @@ mod tests {
         }
         assert_eq!("off".parse(), Ok(Limit::Off));
         for text in [
-            "", "10", "10/", "/s", "0/s", "-1/s", "10/fortnight", "10/s burst", "10/s burst x",
-            "10/s 20", "10/s burst 20 more", "off burst 1", "10/0s", "1/d burst 105", "4294967296/s",
+            "",
+            "10",
+            "10/",
+            "/s",
+            "0/s",
+            "-1/s",
+            "10/fortnight",
+            "10/s burst",
+            "10/s burst x",
+            "10/s 20",
+            "10/s burst 20 more",
+            "off burst 1",
+            "10/0s",
+            "1/d burst 105",
+            "4294967296/s",
         ] {
             assert!(text.parse::<Limit>().is_err(), "{text}");
         }
@@ -355,7 +384,10 @@ mod tests {
             json!({ "classes": { "gold": { "users": {} } } }),
             json!({ "exempt": ["not an address"] }),
         ] {
-            assert!(serde_json::from_value::<LimitsConfig>(wrong.clone()).is_err(), "{wrong}");
+            assert!(
+                serde_json::from_value::<LimitsConfig>(wrong.clone()).is_err(),
+                "{wrong}"
+            );
         }
         for inconsistent in [
             json!({ "address": { "turn": "5/s" } }),

@@ -105,9 +105,9 @@ impl Quota {
         let emission_ns = self.emission_ns.div_ceil(factor);
         Self {
             emission_ns,
-            capacity_ns: emission_ns.saturating_mul(self.limit().saturating_mul(factor)).min(
-                MAX_CAPACITY_NS / emission_ns * emission_ns,
-            ),
+            capacity_ns: emission_ns
+                .saturating_mul(self.limit().saturating_mul(factor))
+                .min(MAX_CAPACITY_NS / emission_ns * emission_ns),
         }
     }
 
@@ -165,9 +165,7 @@ mod d1_gcra {
         }
 
         fn take(&mut self, now: u64, cost: u32) -> Decision {
-            let decision = self
-                .quota
-                .decide(self.empty_at.saturating_sub(now), cost);
+            let decision = self.quota.decide(self.empty_at.saturating_sub(now), cost);
             if decision.allowed {
                 self.empty_at = now + decision.reset_after.as_nanos() as u64;
             }
@@ -278,14 +276,25 @@ mod d1_gcra {
         let first = quota.decide(0, 1);
         let secs = Duration::from_secs;
         assert_eq!(
-            (first.allowed, first.limit, first.remaining, first.retry_after, first.reset_after),
+            (
+                first.allowed,
+                first.limit,
+                first.remaining,
+                first.retry_after,
+                first.reset_after
+            ),
             (true, 16, 15, secs(0), secs(2))
         );
         let last = quota.decide(secs(30).as_nanos() as u64, 1);
         assert_eq!((last.allowed, last.remaining), (true, 0));
         let refused = quota.decide(secs(32).as_nanos() as u64, 1);
         assert_eq!(
-            (refused.allowed, refused.remaining, refused.retry_after, refused.reset_after),
+            (
+                refused.allowed,
+                refused.remaining,
+                refused.retry_after,
+                refused.reset_after
+            ),
             (false, 0, secs(2), secs(32))
         );
         assert_eq!(quota.decide(0, 17).retry_after, Duration::MAX);
@@ -322,11 +331,17 @@ mod d1_gcra {
     fn the_shares_of_all_nodes_together_are_not_more_than_the_whole() {
         let whole = Quota::new(60, Duration::from_secs(60), 59).unwrap();
         let share = whole.share(4);
-        assert_eq!((share.limit(), share.emission_ns()), (15, 4 * whole.emission_ns()));
+        assert_eq!(
+            (share.limit(), share.emission_ns()),
+            (15, 4 * whole.emission_ns())
+        );
         assert_eq!(whole.share(100).limit(), 1);
         assert_eq!(whole.share(0), whole);
         let network = whole.times(16);
-        assert_eq!((network.limit(), network.window()), (16 * 60, whole.window()));
+        assert_eq!(
+            (network.limit(), network.window()),
+            (16 * 60, whole.window())
+        );
     }
 
     proptest! {

@@ -27,11 +27,13 @@ pub fn apply(headers: &mut HeaderMap, policy: &str, window: Duration, decision: 
     let left = format!(
         "\"{policy}\";r={};t={}",
         decision.remaining.min(MAX_INTEGER),
-        whole_secs(if decision.allowed || decision.retry_after == Duration::MAX {
-            decision.reset_after
-        } else {
-            decision.retry_after
-        })
+        whole_secs(
+            if decision.allowed || decision.retry_after == Duration::MAX {
+                decision.reset_after
+            } else {
+                decision.retry_after
+            }
+        )
     );
     let quota = format!(
         "\"{policy}\";q={};w={}",
@@ -63,8 +65,11 @@ mod d2_headers {
     use super::*;
     use crate::limit::gcra::Quota;
 
+    /// A string and its parameters.
+    type Member = (String, Vec<(String, i64)>);
+
     /// A list of strings with integer parameters, as RFC 9651, section 4.2, parses it; absent on failure.
-    fn parse_list(text: &str) -> Option<Vec<(String, Vec<(String, i64)>)>> {
+    fn parse_list(text: &str) -> Option<Vec<Member>> {
         let mut rest = text.trim_matches(' ');
         let mut members = Vec::new();
         while !rest.is_empty() {
@@ -82,7 +87,7 @@ mod d2_headers {
         Some(members)
     }
 
-    fn parse_item(text: &str) -> Option<((String, Vec<(String, i64)>), &str)> {
+    fn parse_item(text: &str) -> Option<(Member, &str)> {
         let mut string = String::new();
         let mut characters = text.strip_prefix('"')?.char_indices();
         let mut rest = loop {
@@ -100,7 +105,9 @@ mod d2_headers {
         while let Some(after) = rest.strip_prefix(';') {
             let after = after.trim_start_matches(' ');
             let key_end = after
-                .find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.*".contains(c)))
+                .find(|c: char| {
+                    !(c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.*".contains(c))
+                })
                 .unwrap_or(after.len());
             let (key, after) = after.split_at(key_end);
             if !key.starts_with(|c: char| c.is_ascii_lowercase() || c == '*') {
@@ -108,7 +115,9 @@ mod d2_headers {
             }
             let after = after.strip_prefix('=')?;
             let digits = after.strip_prefix('-').unwrap_or(after);
-            let length = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+            let length = digits
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(digits.len());
             if !(1..=15).contains(&length) || digits[length..].starts_with('.') {
                 return None;
             }
@@ -122,18 +131,29 @@ mod d2_headers {
     #[test]
     fn the_parser_of_this_test_follows_rfc_9651() {
         let member = |name: &str, parameters: &[(&str, i64)]| {
-            let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), *value));
+            let parameters = parameters
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), *value));
             (name.to_owned(), parameters.collect::<Vec<_>>())
         };
         for (text, expected) in [
-            (r#""default";q=60;w=60"#, Some(vec![member("default", &[("q", 60), ("w", 60)])])),
+            (
+                r#""default";q=60;w=60"#,
+                Some(vec![member("default", &[("q", 60), ("w", 60)])]),
+            ),
             (
                 r#""a";q=1, "b\"\\";*x=-5"#,
-                Some(vec![member("a", &[("q", 1)]), member(r#"b"\"#, &[("*x", -5)])]),
+                Some(vec![
+                    member("a", &[("q", 1)]),
+                    member(r#"b"\"#, &[("*x", -5)]),
+                ]),
             ),
             (r#"  "a"; q=0  "#, Some(vec![member("a", &[("q", 0)])])),
             ("", Some(vec![])),
-            (r#""a";q=999999999999999"#, Some(vec![member("a", &[("q", MAX_INTEGER as i64)])])),
+            (
+                r#""a";q=999999999999999"#,
+                Some(vec![member("a", &[("q", MAX_INTEGER as i64)])]),
+            ),
             (r#""a";q=1000000000000000"#, None),
             (r#""a";Q=1"#, None),
             (r#""a";q="#, None),
@@ -153,7 +173,11 @@ mod d2_headers {
         let mut headers = HeaderMap::new();
         apply(&mut headers, policy, quota.window(), decision);
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap());
-        let written = [text("RateLimit"), text("RateLimit-Policy"), text("Retry-After")];
+        let written = [
+            text("RateLimit"),
+            text("RateLimit-Policy"),
+            text("Retry-After"),
+        ];
         assert_eq!(written, expected);
         for list in written[..2].iter().flatten() {
             assert_eq!(parse_list(list).unwrap().len(), 1, "{list}");
@@ -168,26 +192,42 @@ mod d2_headers {
             "default",
             &minute,
             &minute.decide(0, 1),
-            [Some(r#""default";r=59;t=1"#), Some(r#""default";q=60;w=60"#), None],
+            [
+                Some(r#""default";r=59;t=1"#),
+                Some(r#""default";q=60;w=60"#),
+                None,
+            ],
         );
         check(
             "default",
             &minute,
             &minute.decide(ns(Duration::from_millis(59_001)), 1),
-            [Some(r#""default";r=0;t=1"#), Some(r#""default";q=60;w=60"#), Some("1")],
+            [
+                Some(r#""default";r=0;t=1"#),
+                Some(r#""default";q=60;w=60"#),
+                Some("1"),
+            ],
         );
         check(
             "turn",
             &minute,
             &minute.decide(ns(Duration::from_millis(60_000)), 3),
-            [Some(r#""turn";r=0;t=3"#), Some(r#""turn";q=60;w=60"#), Some("3")],
+            [
+                Some(r#""turn";r=0;t=3"#),
+                Some(r#""turn";q=60;w=60"#),
+                Some("3"),
+            ],
         );
         // A request that never fits has no time to come back.
         check(
             "turn",
             &minute,
             &minute.decide(0, 61),
-            [Some(r#""turn";r=60;t=0"#), Some(r#""turn";q=60;w=60"#), None],
+            [
+                Some(r#""turn";r=60;t=0"#),
+                Some(r#""turn";q=60;w=60"#),
+                None,
+            ],
         );
         let gateway = Quota::new(10, Duration::from_secs(1), 20).unwrap();
         check(

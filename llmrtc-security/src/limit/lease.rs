@@ -160,7 +160,9 @@ impl From<NoPlace> for Rejection {
     fn from(reason: NoPlace) -> Self {
         let retry_after = RETRY_AFTER;
         match reason {
-            NoPlace::User | NoPlace::Replaced | NoPlace::Tenant => Self::RateLimited { retry_after },
+            NoPlace::User | NoPlace::Replaced | NoPlace::Tenant => {
+                Self::RateLimited { retry_after }
+            }
             NoPlace::Server | NoPlace::Late | NoPlace::Unavailable => {
                 Self::Unavailable { retry_after }
             }
@@ -172,9 +174,9 @@ impl From<NoPlace> for Rejection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum End {
-    /// The user opened a newer one: close with 4409.
+    /// The user opened a newer one, or resumed this one elsewhere: close with 4409.
     Replaced,
-    /// Another node resumed it.
+    /// The lease ran out unnoticed, and the place is somebody else's.
     Superseded,
     /// The lease ran out while Redis could not be asked.
     Expired,
@@ -194,6 +196,7 @@ struct Inner {
     /// Somebody let go of a place.
     freed: Notify,
     /// There is something in `State::released`.
+    #[cfg(feature = "redis")]
     released: Notify,
     #[cfg(feature = "redis")]
     shared: Option<Shared>,
@@ -211,6 +214,7 @@ struct State {
     table: LeaseTable,
     live: HashMap<SessionId, Live>,
     /// Waiting for Redis to hear of it; at most as many as there were sessions.
+    #[cfg(feature = "redis")]
     released: Vec<(SessionId, Option<u64>, Owner, Caps)>,
 }
 
@@ -222,6 +226,7 @@ struct Live {
     epoch: Option<u64>,
     started: Instant,
     /// The lease runs out.
+    #[cfg(feature = "redis")]
     deadline: Instant,
     end: watch::Sender<Option<End>>,
 }
@@ -243,7 +248,7 @@ impl Lease {
         let mut end = self.end.clone();
         match end.wait_for(Option::is_some).await {
             Ok(end) => end.unwrap_or(End::Expired),
-            // The same session was claimed again here.
+            // The same session took the place again here.
             Err(_) => End::Superseded,
         }
     }
@@ -256,13 +261,17 @@ impl Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Leases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leases").field("live", &self.live()).finish_non_exhaustive()
+        f.debug_struct("Leases")
+            .field("live", &self.live())
+            .finish_non_exhaustive()
     }
 }
 
@@ -275,7 +284,8 @@ impl Drop for Lease {
             return;
         }
         if let Some(live) = state.live.remove(&self.id) {
-            self.inner.give_back(&mut state, self.id, live.epoch, live.owner, live.caps);
+            self.inner
+                .give_back(&mut state, self.id, live.epoch, live.owner, live.caps);
         }
         drop(state);
         self.inner.freed.notify_waiters();
@@ -295,7 +305,8 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.armed {
             let mut state = self.inner.lock();
-            self.inner.give_back(&mut state, self.id, None, self.owner.clone(), self.caps);
+            self.inner
+                .give_back(&mut state, self.id, None, self.owner.clone(), self.caps);
         }
     }
 }
@@ -321,7 +332,8 @@ impl Leases {
     /// replaces to end, for as long as [`LeaseConfig::wait`].
     ///
     /// `per_user` is the number that the grants name. Callers without an identity have none in common, so only the caps
-    /// of tenant and server hold for them. A session that another node holds is taken over.
+    /// of tenant and server hold for them. A session that holds a place already, here or on another node, is told to end and
+    /// waited for; it takes no second place. Whoever resumes a session of this process rather keeps its lease.
     ///
     /// # Errors
     /// Why there is no place.
@@ -398,24 +410,33 @@ impl Leases {
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.0.shared {
             let inner = &*self.0;
-            let work = async {
-                tokio::join!(inner.renewals(shared), inner.releases(shared), inner.listen(shared));
+            let others = async {
+                tokio::join!(inner.renewals(shared), inner.listen(shared));
             };
-            token.run_until_cancelled(work).await;
-            // Sessions that ended just now.
-            inner.release_all(shared).await;
+            tokio::join!(
+                token.run_until_cancelled(others),
+                inner.releases(shared, &token)
+            );
             return;
         }
         token.cancelled().await;
     }
 
-    fn hold(&self, id: SessionId, owner: Owner, caps: Caps, epoch: Option<u64>, asked: Instant) -> Lease {
+    fn hold(
+        &self,
+        id: SessionId,
+        owner: Owner,
+        caps: Caps,
+        epoch: Option<u64>,
+        asked: Instant,
+    ) -> Lease {
         let (end, ended) = watch::channel(None);
         let live = Live {
             owner,
             caps,
             epoch,
             started: asked,
+            #[cfg(feature = "redis")]
             deadline: asked + self.0.config.ttl,
             end,
         };
@@ -447,6 +468,7 @@ impl Inner {
             state: Mutex::default(),
             epoch: Instant::now(),
             freed: Notify::new(),
+            #[cfg(feature = "redis")]
             released: Notify::new(),
             #[cfg(feature = "redis")]
             shared: None,
@@ -469,7 +491,13 @@ impl Inner {
     }
 
     /// Asks who counts. Absent if Redis does not answer.
-    async fn claim(&self, id: SessionId, owner: &Owner, caps: &Caps, age: Duration) -> Option<Claimed> {
+    async fn claim(
+        &self,
+        id: SessionId,
+        owner: &Owner,
+        caps: &Caps,
+        age: Duration,
+    ) -> Option<Claimed> {
         let name = id.to_string();
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
@@ -479,7 +507,10 @@ impl Inner {
         let mut state = self.lock();
         let now = micros(self.epoch.elapsed());
         // One process: its leases do not run out while it lives, so nobody has to renew them.
-        let caps = Caps { ttl: u64::MAX / 4, ..*caps };
+        let caps = Caps {
+            ttl: u64::MAX / 4,
+            ..*caps
+        };
         Some(state.table.claim(&name, owner, &caps, micros(age), now))
     }
 
@@ -488,15 +519,28 @@ impl Inner {
         let share = |limit: u32| (limit / self.nodes).max(1) as usize;
         let state = self.lock();
         // The session itself does not count: it is taken over.
-        let others = || state.live.iter().filter(|(other, _)| **other != id).map(|(_, live)| live);
-        if caps.total.is_some_and(|total| others().count() >= share(total)) {
+        let others = || {
+            state
+                .live
+                .iter()
+                .filter(|(other, _)| **other != id)
+                .map(|(_, live)| live)
+        };
+        if caps
+            .total
+            .is_some_and(|total| others().count() >= share(total))
+        {
             return Err(NoPlace::Server);
         }
-        let of_tenant = others().filter(|live| live.owner.tenant == owner.tenant).count();
+        let of_tenant = others()
+            .filter(|live| live.owner.tenant == owner.tenant)
+            .count();
         if owner.tenant.is_some() && caps.per_tenant.is_some_and(|most| of_tenant >= share(most)) {
             return Err(NoPlace::Tenant);
         }
-        let mut of_user: Vec<_> = others().filter(|live| live.owner.user == owner.user).collect();
+        let mut of_user: Vec<_> = others()
+            .filter(|live| live.owner.user == owner.user)
+            .collect();
         let most = share(caps.per_user);
         if of_user.len() < most {
             return Ok(true);
@@ -523,7 +567,14 @@ impl Inner {
     }
 
     /// Gives a place or a claim back to who counts.
-    fn give_back(&self, state: &mut State, id: SessionId, epoch: Option<u64>, owner: Owner, caps: Caps) {
+    fn give_back(
+        &self,
+        state: &mut State,
+        id: SessionId,
+        epoch: Option<u64>,
+        owner: Owner,
+        caps: Caps,
+    ) {
         #[cfg(feature = "redis")]
         if self.shared.is_some() {
             state.released.push((id, epoch, owner, caps));
@@ -570,13 +621,20 @@ impl Inner {
         let mut due = Instant::now() + self.config.renew;
         loop {
             // While Redis is down, look for it more often: leases are running out.
-            let pause = if shared.circuit.is_open() { ASK_AGAIN } else { self.config.renew };
+            let pause = if shared.circuit.is_open() {
+                ASK_AGAIN
+            } else {
+                self.config.renew
+            };
             tokio::time::sleep_until(due.min(self.next_deadline())).await;
             due = Instant::now() + pause;
             let held: Vec<_> = {
                 let state = self.lock();
                 let live = state.live.iter();
-                live.map(|(id, live)| (*id, live.epoch, live.owner.clone(), live.caps, live.started)).collect()
+                live.map(|(id, live)| {
+                    (*id, live.epoch, live.owner.clone(), live.caps, live.started)
+                })
+                .collect()
             };
             stream::iter(held)
                 .for_each_concurrent(RENEWALS, |(id, epoch, owner, caps, started)| async move {
@@ -594,7 +652,10 @@ impl Inner {
             return far;
         }
         let state = self.lock();
-        let open = state.live.values().filter(|live| live.end.borrow().is_none());
+        let open = state
+            .live
+            .values()
+            .filter(|live| live.end.borrow().is_none());
         open.map(|live| live.deadline).min().unwrap_or(far)
     }
 
@@ -604,7 +665,12 @@ impl Inner {
             return;
         }
         let now = Instant::now();
-        for live in self.lock().live.values().filter(|live| live.deadline <= now) {
+        for live in self
+            .lock()
+            .live
+            .values()
+            .filter(|live| live.deadline <= now)
+        {
             live.tell(End::Expired);
         }
     }
@@ -643,14 +709,20 @@ impl Inner {
                 None => return,
                 Some(Claimed::Held { epoch }) => (Some(epoch), None),
                 Some(Claimed::Waiting { evicted }) => {
-                    self.evict(&evicted);
+                    let others: Vec<_> =
+                        evicted.into_iter().filter(|other| *other != name).collect();
+                    self.evict(&others);
                     (epoch, None)
                 }
                 Some(Claimed::Refused(_)) => (epoch, Some(End::Replaced)),
             },
         };
         let mut state = self.lock();
-        let Some(live) = state.live.get_mut(&id).filter(|live| live.started == started) else {
+        let Some(live) = state
+            .live
+            .get_mut(&id)
+            .filter(|live| live.started == started)
+        else {
             // It ended meanwhile; what was claimed for it goes back.
             if epoch.is_some() {
                 state.released.push((id, epoch, owner.clone(), *caps));
@@ -665,12 +737,16 @@ impl Inner {
         }
     }
 
-    /// Tells Redis what was given back.
-    async fn releases(&self, shared: &Shared) {
-        loop {
-            self.released.notified().await;
+    /// Tells Redis what was given back, also by sessions that ended just before the token was cancelled.
+    async fn releases(&self, shared: &Shared, token: &CancellationToken) {
+        while token
+            .run_until_cancelled(self.released.notified())
+            .await
+            .is_some()
+        {
             self.release_all(shared).await;
         }
+        self.release_all(shared).await;
     }
 
     /// What Redis does not hear of runs out by itself.
@@ -681,7 +757,9 @@ impl Inner {
         stream::iter(released)
             .for_each_concurrent(RENEWALS, |(id, epoch, owner, caps)| async move {
                 let id = id.to_string();
-                shared.ask(shared.leases.release(&id, epoch, &owner, &caps)).await;
+                shared
+                    .ask(shared.leases.release(&id, epoch, &owner, &caps))
+                    .await;
             })
             .await;
     }

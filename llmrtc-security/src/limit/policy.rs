@@ -16,8 +16,10 @@ use http::HeaderMap;
 use llmrtc_core::id::SessionId;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "redis")]
+use super::config::WhenSharedFails;
 use super::{
-    config::{ADDRESS, ClassConfig, DEFAULT_CLASS, Defaults, Limit, LimitsConfig, Scope, USER, WhenSharedFails},
+    config::{ADDRESS, ClassConfig, DEFAULT_CLASS, Defaults, Limit, LimitsConfig, Scope, USER},
     gcra::{Decision, Quota},
     headers,
     rate::{Key, RateTable},
@@ -31,6 +33,7 @@ use crate::{
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// When to come back while nobody can be asked: Redis is looked for at least this often.
+#[cfg(feature = "redis")]
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 
 /// A limit per scope; absent for none.
@@ -47,6 +50,7 @@ pub struct Limits {
     classes: HashMap<String, Class>,
     default_class: Class,
     nodes: u32,
+    #[cfg(feature = "redis")]
     when_shared_fails: WhenSharedFails,
     #[cfg(feature = "redis")]
     shared: Option<super::redis_rate::RedisRates>,
@@ -231,13 +235,20 @@ struct Bucket<'a> {
 impl Limits {
     /// Limits of this process alone. `now` is the earliest time that it will be asked about.
     pub fn new(config: &LimitsConfig, now: Instant) -> Self {
-        let default = config.classes.get(DEFAULT_CLASS).cloned().unwrap_or_default();
+        let default = config
+            .classes
+            .get(DEFAULT_CLASS)
+            .cloned()
+            .unwrap_or_default();
         let default_class = Class {
             user: merge(built_in(USER), &default.user),
             tenant: merge([None; Scope::ALL.len()], &default.tenant),
             message: messages(HashMap::new(), &default),
         };
-        let named = config.classes.iter().filter(|(name, _)| *name != DEFAULT_CLASS);
+        let named = config
+            .classes
+            .iter()
+            .filter(|(name, _)| *name != DEFAULT_CLASS);
         let classes = named.map(|(name, class)| {
             let class = Class {
                 user: merge(default_class.user, &class.user),
@@ -255,6 +266,7 @@ impl Limits {
             classes: classes.collect(),
             default_class,
             nodes: config.nodes,
+            #[cfg(feature = "redis")]
             when_shared_fails: config.when_shared_fails,
             #[cfg(feature = "redis")]
             shared: None,
@@ -306,11 +318,12 @@ impl Limits {
         now: Instant,
     ) -> Result<Option<Standing>, Refusal> {
         let buckets = self.by_principal(Scope::Message, Some(kind), subject);
-        self.take_here(&buckets, 1, now, false).map_err(Refusal::Limited)
+        self.take_here(&buckets, 1, now, false)
+            .map_err(Refusal::Limited)
     }
 
     /// Counts what is known only afterwards: what was used beyond an estimate (positive) or less than it (negative).
-    /// What cannot be counted because Redis is down is lost.
+    /// While Redis is down it is counted on this node.
     ///
     /// # Cancel safety
     /// Dropping the future may leave it uncounted.
@@ -336,7 +349,8 @@ impl Limits {
             Err(_) => true,
         };
         (exhausted && self.blocked(address, now).is_zero()).then(|| {
-            self.table.hold(self.block_key(address), self.auth_block, now);
+            self.table
+                .hold(self.block_key(address), self.auth_block, now);
             self.auth_block
         })
     }
@@ -407,20 +421,25 @@ impl Limits {
             return match shared.take(&first.tag(), &named, cost, now).await {
                 Ok((taken, debts)) => {
                     let standings = buckets.iter().zip(debts);
-                    settle(taken, standings.map(|(bucket, debt)| bucket.standing(bucket.quota.decide(debt, cost))))
-                        .map_err(Refusal::Limited)
+                    settle(
+                        taken,
+                        standings
+                            .map(|(bucket, debt)| bucket.standing(bucket.quota.decide(debt, cost))),
+                    )
+                    .map_err(Refusal::Limited)
                 }
                 Err(super::redis_rate::NoAnswer) => match self.when_shared_fails {
-                    WhenSharedFails::FailLocal => {
-                        self.take_here(buckets, cost, now, true).map_err(Refusal::Limited)
-                    }
+                    WhenSharedFails::FailLocal => self
+                        .take_here(buckets, cost, now, true)
+                        .map_err(Refusal::Limited),
                     WhenSharedFails::FailClosed => Err(Refusal::Unavailable {
                         retry_after: UNAVAILABLE_RETRY,
                     }),
                 },
             };
         }
-        self.take_here(buckets, cost, now, false).map_err(Refusal::Limited)
+        self.take_here(buckets, cost, now, false)
+            .map_err(Refusal::Limited)
     }
 
     /// Takes from all buckets or from none. `alone`: only this node's share of each.
@@ -478,7 +497,14 @@ impl Limits {
 
     fn local(&self, bucket: &Bucket<'_>, alone: bool) -> (Key, Quota) {
         let key = self.table.key(&(bucket.scope, bucket.message, bucket.who));
-        (key, if alone { bucket.quota.share(self.nodes) } else { bucket.quota })
+        (
+            key,
+            if alone {
+                bucket.quota.share(self.nodes)
+            } else {
+                bucket.quota
+            },
+        )
     }
 
     fn by_address<'a>(&self, scope: Scope, subject: &Subject<'a>) -> Vec<Bucket<'a>> {
@@ -499,7 +525,11 @@ impl Limits {
         let mut buckets = vec![bucket(Tier::Address, Who::Address(address), quota)];
         if let IpAddr::V6(address) = address {
             let network = Who::Network((address.to_bits() >> 80) as u64);
-            buckets.push(bucket(Tier::Network, network, quota.times(self.network_factor)));
+            buckets.push(bucket(
+                Tier::Network,
+                network,
+                quota.times(self.network_factor),
+            ));
         }
         buckets
     }
@@ -533,11 +563,15 @@ impl Limits {
         if let Some(who) = who {
             let all = class.user[scope as usize];
             buckets.extend(all.map(|quota| bucket(Tier::User, None, who, quota)));
-            if let Some((kind, quota)) = message.and_then(|kind| Some((kind, *class.message.get(kind)?))) {
+            if let Some((kind, quota)) =
+                message.and_then(|kind| Some((kind, *class.message.get(kind)?)))
+            {
                 buckets.push(bucket(Tier::User, Some(kind), who, quota));
             }
         }
-        if let (Some(tenant), Some(quota)) = (principal.tenant.as_deref(), class.tenant[scope as usize]) {
+        if let (Some(tenant), Some(quota)) =
+            (principal.tenant.as_deref(), class.tenant[scope as usize])
+        {
             buckets.push(bucket(Tier::Tenant, None, Who::Tenant(tenant), quota));
         }
         buckets
@@ -567,9 +601,10 @@ mod shared_names {
                 Who::Address(IpAddr::V6(address)) if self.tier == Tier::Address => {
                     pseudonym(&[b"network", &address.octets()[..6]])
                 }
-                Who::User(Principal { tenant: Some(tenant), .. }) => {
-                    pseudonym(&[b"tenant", tenant.as_bytes()])
-                }
+                Who::User(Principal {
+                    tenant: Some(tenant),
+                    ..
+                }) => pseudonym(&[b"tenant", tenant.as_bytes()]),
                 who => who.pseudonym(),
             }
         }
@@ -577,7 +612,10 @@ mod shared_names {
         /// The name and what it holds.
         pub(super) fn shared(&self) -> (String, Quota) {
             let (scope, tier) = (self.scope.name(), self.tier.name());
-            (format!("rate:{scope}:{tier}:{}", self.who.pseudonym()), self.quota)
+            (
+                format!("rate:{scope}:{tier}:{}", self.who.pseudonym()),
+                self.quota,
+            )
         }
     }
 
@@ -622,7 +660,10 @@ pub(super) fn user_pseudonym(principal: &Principal) -> String {
 }
 
 /// The bucket to tell about: of those that refuse, the one that makes wait longest; else the fullest.
-fn settle(taken: bool, standings: impl Iterator<Item = Standing>) -> Result<Option<Standing>, Standing> {
+fn settle(
+    taken: bool,
+    standings: impl Iterator<Item = Standing>,
+) -> Result<Option<Standing>, Standing> {
     if taken {
         return Ok(standings.min_by_key(tightness));
     }
@@ -671,7 +712,10 @@ fn built_in(defaults: Defaults) -> Quotas {
     quotas
 }
 
-fn merge<'a>(mut quotas: Quotas, limits: impl IntoIterator<Item = (&'a Scope, &'a Limit)>) -> Quotas {
+fn merge<'a>(
+    mut quotas: Quotas,
+    limits: impl IntoIterator<Item = (&'a Scope, &'a Limit)>,
+) -> Quotas {
     for (scope, limit) in limits {
         quotas[*scope as usize] = limit.quota();
     }

@@ -83,7 +83,9 @@ impl RateTable {
         Self {
             epoch: now,
             hasher: RandomState::new(),
-            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            shards: std::iter::repeat_with(Mutex::default)
+                .take(SHARDS)
+                .collect(),
             max_keys: max_keys.div_ceil(SHARDS).max(LOOK_AT),
             evicted: AtomicU64::new(0),
         }
@@ -154,7 +156,10 @@ impl RateTable {
 
     /// Keys in the table.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).slots.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| lock(shard).slots.len())
+            .sum()
     }
 
     /// Whether there is no key in the table.
@@ -296,7 +301,11 @@ mod tests {
             assert_eq!(decision.retry_after, Duration::from_secs(1));
         }
         assert!(table.take(b, &quota, 3, start).allowed);
-        assert!(table.take(a, &quota, 1, start + Duration::from_secs(1)).allowed);
+        assert!(
+            table
+                .take(a, &quota, 1, start + Duration::from_secs(1))
+                .allowed
+        );
         table.charge(b, &quota, -2, start);
         assert!(table.take(b, &quota, 2, start).allowed);
         table.hold(a, Duration::from_secs(60), start);
@@ -316,7 +325,7 @@ mod tests {
         for address in 0..10 * (1_u64 << 14) {
             let now = start + Duration::from_micros(address);
             assert!(table.take(table.key(&address), &quota, 1, now).allowed);
-            assert!(table.len() <= 1 << 14 || address % 4096 != 0);
+            assert!(table.len() <= 1 << 14 || !address.is_multiple_of(4096));
         }
         assert!(table.len() <= 1 << 14);
         assert!(table.evicted() > 0);
@@ -363,7 +372,7 @@ mod tests {
         let mut inserted = 0;
         while inserted < (1 << 20) / SHARDS + 100 {
             let key = keys.next().unwrap();
-            if (key.0 >> 40) as usize % SHARDS == 0 {
+            if ((key.0 >> 40) as usize).is_multiple_of(SHARDS) {
                 table.take(key, &quota, 1, start);
                 inserted += 1;
             }

@@ -62,7 +62,12 @@ impl RedisBudgets {
     }
 
     /// Whether the cost fitted, the day, and how long it still lasts.
-    pub(super) async fn spend(&self, user: &str, caps: Caps, cost: Cost) -> Result<(bool, u64, Duration), NoAnswer> {
+    pub(super) async fn spend(
+        &self,
+        user: &str,
+        caps: Caps,
+        cost: Cost,
+    ) -> Result<(bool, u64, Duration), NoAnswer> {
         let cap = |cap: Option<u64>| cap.map_or_else(|| "-1".to_owned(), |cap| cap.to_string());
         let args = [
             "spend".to_owned(),
@@ -75,9 +80,23 @@ impl RedisBudgets {
         Ok((fits == 1, day, Duration::from_secs(left)))
     }
 
-    pub(super) async fn correct(&self, user: &str, day: u64, reserved: Cost, actual: Cost) -> Result<(), NoAnswer> {
-        let numbers = [day, reserved.micros, reserved.tokens, actual.micros, actual.tokens];
-        let args: Vec<_> = std::iter::once("correct".to_owned()).chain(numbers.map(|n| n.to_string())).collect();
+    pub(super) async fn correct(
+        &self,
+        user: &str,
+        day: u64,
+        reserved: Cost,
+        actual: Cost,
+    ) -> Result<(), NoAnswer> {
+        let numbers = [
+            day,
+            reserved.micros,
+            reserved.tokens,
+            actual.micros,
+            actual.tokens,
+        ];
+        let args: Vec<_> = std::iter::once("correct".to_owned())
+            .chain(numbers.map(|n| n.to_string()))
+            .collect();
         self.run(user, &args).await.map(drop)
     }
 

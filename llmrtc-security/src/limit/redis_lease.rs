@@ -74,25 +74,28 @@ if outranked() then
   if not epoch then remove(id) end
   return {'replaced'}
 end
-if not epoch then
-  if redis.call('HLEN', epochs) >= per_user then
-    extend()
-    local answer = {'waiting'}
-    for _, member in ipairs(redis.call('ZREVRANGE', starts, num(per_user), -1)) do
-      if redis.call('HEXISTS', epochs, member) == 1 then
-        answer[#answer + 1] = member
-        redis.call('PUBLISH', channel, 'evict ' .. member)
-      end
+if epoch then
+  -- A session that registers itself again, after Redis lost it, does not end itself.
+  if argument == 0 then redis.call('PUBLISH', channel, 'evict ' .. id) end
+  return {'waiting', id}
+end
+if redis.call('HLEN', epochs) >= per_user then
+  extend()
+  local answer = {'waiting'}
+  for _, member in ipairs(redis.call('ZREVRANGE', starts, num(per_user), -1)) do
+    if redis.call('HEXISTS', epochs, member) == 1 then
+      answer[#answer + 1] = member
+      redis.call('PUBLISH', channel, 'evict ' .. member)
     end
-    return answer
   end
-  local full = nil
-  if most > 0 and redis.call('ZCARD', total) >= most then full = 'server'
-  elseif per_tenant > 0 and redis.call('ZCARD', tenant) >= per_tenant then full = 'tenant' end
-  if full then
-    remove(id)
-    return {full}
-  end
+  return answer
+end
+local full = nil
+if most > 0 and redis.call('ZCARD', total) >= most then full = 'server'
+elseif per_tenant > 0 and redis.call('ZCARD', tenant) >= per_tenant then full = 'tenant' end
+if full then
+  remove(id)
+  return {full}
 end
 epoch = num(math.max(now, tonumber(redis.call('GET', last) or '0') + 1))
 redis.call('SET', last, epoch)
@@ -129,12 +132,21 @@ impl RedisLeases {
         self.redis.key(TAG, "events")
     }
 
-    pub(super) async fn claim(&self, id: &str, owner: &Owner, caps: &Caps, age: u64) -> Result<Claimed, Unavailable> {
+    pub(super) async fn claim(
+        &self,
+        id: &str,
+        owner: &Owner,
+        caps: &Caps,
+        age: u64,
+    ) -> Result<Claimed, Unavailable> {
         let answer = self.run("claim", id, owner, caps, age, &[]).await?;
         let (word, rest) = split(&answer);
         Ok(match word {
             "held" => Claimed::Held {
-                epoch: rest.first().and_then(|epoch| epoch.parse().ok()).unwrap_or(0),
+                epoch: rest
+                    .first()
+                    .and_then(|epoch| epoch.parse().ok())
+                    .unwrap_or(0),
             },
             "waiting" => Claimed::Waiting {
                 evicted: rest.to_vec(),
@@ -146,7 +158,13 @@ impl RedisLeases {
         })
     }
 
-    pub(super) async fn renew(&self, id: &str, epoch: u64, owner: &Owner, caps: &Caps) -> Result<Renewed, Unavailable> {
+    pub(super) async fn renew(
+        &self,
+        id: &str,
+        epoch: u64,
+        owner: &Owner,
+        caps: &Caps,
+    ) -> Result<Renewed, Unavailable> {
         let answer = self.run("renew", id, owner, caps, epoch, &[]).await?;
         Ok(match split(&answer).0 {
             "held" => Renewed::Held,
@@ -156,8 +174,16 @@ impl RedisLeases {
         })
     }
 
-    pub(super) async fn release(&self, id: &str, epoch: Option<u64>, owner: &Owner, caps: &Caps) -> Result<bool, Unavailable> {
-        let answer = self.run("release", id, owner, caps, epoch.unwrap_or(0), &[]).await?;
+    pub(super) async fn release(
+        &self,
+        id: &str,
+        epoch: Option<u64>,
+        owner: &Owner,
+        caps: &Caps,
+    ) -> Result<bool, Unavailable> {
+        let answer = self
+            .run("release", id, owner, caps, epoch.unwrap_or(0), &[])
+            .await?;
         Ok(split(&answer).0 == "released")
     }
 
@@ -177,7 +203,10 @@ impl RedisLeases {
             key(format!("lease:{user}:starts")),
             key(format!("lease:{user}:deadlines")),
             key(format!("lease:{user}:epochs")),
-            key(format!("lease:tenant:{}", owner.tenant.as_deref().unwrap_or_default())),
+            key(format!(
+                "lease:tenant:{}",
+                owner.tenant.as_deref().unwrap_or_default()
+            )),
             key("lease:total".into()),
             key("lease:epoch".into()),
         ];
@@ -205,7 +234,9 @@ impl RedisLeases {
 }
 
 fn split(answer: &[String]) -> (&str, &[String]) {
-    answer.split_first().map_or(("", &[]), |(word, rest)| (word.as_str(), rest))
+    answer
+        .split_first()
+        .map_or(("", &[]), |(word, rest)| (word.as_str(), rest))
 }
 
 #[cfg(test)]
@@ -220,6 +251,7 @@ mod d4_parity {
         // The only change: the time comes with the call.
         let script = SCRIPT.replace("redis.call('TIME')", "{ARGV[12], ARGV[13]}");
         assert_ne!(script, SCRIPT);
+        let mut seen = [0; 8];
         for seed in 0..6_u64 {
             let redis = Redis::open(&server.url(), &format!("parity{seed}")).unwrap();
             let leases = RedisLeases::with_script(redis, &script);
@@ -234,7 +266,6 @@ mod d4_parity {
             };
             let mut now = 1_700_000_000_000_000_u64;
             let mut epochs = vec![None; 16];
-            let mut seen = [0; 8];
             for step in 0..1_500 {
                 now += random.below(3_000_000);
                 let at = random.below(16) as usize;
@@ -247,9 +278,16 @@ mod d4_parity {
                 let context = format!("seed {seed}, step {step}, {id}");
                 match random.below(10) {
                     0..5 => {
-                        let age = if random.below(8) == 0 { random.below(60_000_000) } else { 0 };
+                        let age = if random.below(8) == 0 {
+                            random.below(60_000_000)
+                        } else {
+                            0
+                        };
                         let expected = table.claim(&id, &owner, &caps, age, now);
-                        let answer = leases.run("claim", &id, &owner, &caps, age, &extra).await.unwrap();
+                        let answer = leases
+                            .run("claim", &id, &owner, &caps, age, &extra)
+                            .await
+                            .unwrap();
                         let (expected, kind) = match expected {
                             Claimed::Held { epoch } => {
                                 epochs[at] = Some(epoch);
@@ -269,7 +307,10 @@ mod d4_parity {
                     5..8 => {
                         let epoch = epochs[at].unwrap_or(7);
                         let expected = table.renew(&id, epoch, &caps, now);
-                        let answer = leases.run("renew", &id, &owner, &caps, epoch, &extra).await.unwrap();
+                        let answer = leases
+                            .run("renew", &id, &owner, &caps, epoch, &extra)
+                            .await
+                            .unwrap();
                         let (expected, kind) = match expected {
                             Renewed::Held => ("held", 4),
                             Renewed::Evicted => ("evicted", 5),
@@ -282,14 +323,19 @@ mod d4_parity {
                     _ => {
                         let epoch = epochs[at].filter(|_| random.below(4) > 0);
                         let expected = table.release(&id, epoch, now);
-                        let answer = leases.run("release", &id, &owner, &caps, epoch.unwrap_or(0), &extra).await.unwrap();
+                        let answer = leases
+                            .run("release", &id, &owner, &caps, epoch.unwrap_or(0), &extra)
+                            .await
+                            .unwrap();
                         seen[7] += u32::from(expected);
                         assert_eq!(answer[0] == "released", expected, "{context}");
                     }
                 }
             }
-            let rare = if caps.reject { 1 } else { 8 };
-            assert!(seen.iter().take(rare).all(|count| *count > 0), "{seen:?}");
         }
+        assert!(
+            seen.iter().all(|count| *count > 0),
+            "every answer was given: {seen:?}"
+        );
     }
 }

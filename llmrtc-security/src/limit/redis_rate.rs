@@ -4,10 +4,7 @@ use std::time::Instant;
 
 use redis::Script;
 
-use super::{
-    circuit::Circuit,
-    gcra::Quota,
-};
+use super::{circuit::Circuit, gcra::Quota};
 use crate::redis::Redis;
 
 /// A bucket is `debt at`: its debt in nanoseconds, and when it had that, in microseconds of the clock of Redis. Both fit
@@ -94,7 +91,9 @@ impl RedisRates {
     ) -> Result<(bool, Vec<u64>), NoAnswer> {
         let answer = self.run("take", tag, buckets, i64::from(cost), now).await?;
         match answer.split_first() {
-            Some((&taken, debts)) if debts.len() == buckets.len() => Ok((taken == 1, debts.to_vec())),
+            Some((&taken, debts)) if debts.len() == buckets.len() => {
+                Ok((taken == 1, debts.to_vec()))
+            }
             _ => Err(NoAnswer),
         }
     }
@@ -127,7 +126,10 @@ impl RedisRates {
         if !self.circuit.may_ask(now) {
             return Err(NoAnswer);
         }
-        let keys: Vec<_> = buckets.iter().map(|(name, _)| self.redis.key(tag, name)).collect();
+        let keys: Vec<_> = buckets
+            .iter()
+            .map(|(name, _)| self.redis.key(tag, name))
+            .collect();
         let mut args = vec![mode.to_owned(), cost.to_string()];
         for (_, quota) in buckets {
             args.push(quota.emission_ns().to_string());
@@ -182,11 +184,19 @@ mod d3_shared {
         let table = RateTable::new(1_024, start);
         let mut random = Random(7);
         // Minutes in the test are microseconds at the wall, so nothing expires before its time.
-        let quotas = [quota(7, 60, 5), quota(60, 60, 59), quota(100_000, 3_600, 99_999)];
+        let quotas = [
+            quota(7, 60, 5),
+            quota(60, 60, 59),
+            quota(100_000, 3_600, 99_999),
+        ];
         let mut micros = 1_700_000_000_000_000_u64;
         let (mut allowed, mut refused) = (0, 0);
         for step in 0..2_500 {
-            micros += if random.below(10) == 0 { random.below(60_000_000) } else { random.below(6_000_000) };
+            micros += if random.below(10) == 0 {
+                random.below(60_000_000)
+            } else {
+                random.below(6_000_000)
+            };
             let which = random.below(3) as usize;
             let (quota, key) = (&quotas[which], table.key(&which));
             let charge = random.below(12) == 0;
@@ -205,16 +215,27 @@ mod d3_shared {
             ];
             let keys = [redis.key("tag", &which.to_string())];
             let answer: Vec<u64> = redis.script(&script, &keys, &args).await.unwrap();
-            assert_eq!(u128::from(answer[1]), table.debt(key, now).as_nanos(), "step {step}");
+            assert_eq!(
+                u128::from(answer[1]),
+                table.debt(key, now).as_nanos(),
+                "step {step}"
+            );
             if charge {
                 table.charge(key, quota, cost, now);
             } else {
                 let decision = table.take(key, quota, cost as u32, now);
                 assert_eq!(decision.allowed, answer[0] == 1, "step {step}");
-                *if decision.allowed { &mut allowed } else { &mut refused } += 1;
+                *if decision.allowed {
+                    &mut allowed
+                } else {
+                    &mut refused
+                } += 1;
             }
         }
-        assert!(allowed > 300 && refused > 300, "{allowed} allowed, {refused} refused");
+        assert!(
+            allowed > 300 && refused > 300,
+            "{allowed} allowed, {refused} refused"
+        );
     }
 
     #[tokio::test]
@@ -222,16 +243,30 @@ mod d3_shared {
         let server = RedisServer::start().await;
         let redis = Redis::open(&server.url(), "t").unwrap();
         let rates = RedisRates::new(redis.clone());
-        let buckets = [("small".to_owned(), quota(1, 60, 1)), ("large".to_owned(), quota(1, 60, 9))];
+        let buckets = [
+            ("small".to_owned(), quota(1, 60, 1)),
+            ("large".to_owned(), quota(1, 60, 9)),
+        ];
         let now = Instant::now();
         let take = |cost| rates.take("tag", &buckets, cost, now);
         assert_eq!(take(2).await.unwrap(), (true, vec![0, 0]));
         let (taken, debts) = take(1).await.unwrap();
-        assert!(!taken && debts.iter().all(|debt| (100_000_000_000..=120_000_000_000).contains(debt)));
-        redis.query::<()>(redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+        assert!(
+            !taken
+                && debts
+                    .iter()
+                    .all(|debt| (100_000_000_000..=120_000_000_000).contains(debt))
+        );
+        redis
+            .query::<()>(redis::cmd("SCRIPT").arg("FLUSH"))
+            .await
+            .unwrap();
         rates.charge("tag", &buckets[..1], -2, now).await.unwrap();
         let (taken, debts) = take(1).await.unwrap();
-        assert!(taken && debts[0] == 0 && debts[1] > 100_000_000_000, "the refusal took nothing: {debts:?}");
+        assert!(
+            taken && debts[0] == 0 && debts[1] > 100_000_000_000,
+            "the refusal took nothing: {debts:?}"
+        );
         for (name, most) in [("small", 60_000), ("large", 180_000)] {
             let key = redis.key("tag", name);
             assert_eq!(key, format!("t:{{tag}}:{name}"));
@@ -308,7 +343,11 @@ mod d3_shared {
             assert_eq!(rates.take("tag", &bucket, 1, now).await, Err(NoAnswer));
         }
         server.restart().await;
-        assert_eq!(rates.take("tag", &bucket, 1, now).await, Err(NoAnswer), "not yet");
+        assert_eq!(
+            rates.take("tag", &bucket, 1, now).await,
+            Err(NoAnswer),
+            "not yet"
+        );
         let later = now + Duration::from_millis(250);
         assert!(rates.take("tag", &bucket, 1, later).await.is_ok());
         assert!(rates.take("tag", &bucket, 1, later).await.is_ok());

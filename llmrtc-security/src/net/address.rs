@@ -140,6 +140,9 @@ struct Hop<'a> {
     host: Option<&'a str>,
 }
 
+/// Reads the hops of a header, nearest first.
+type ReadHops = fn(&str) -> Option<Vec<Hop<'_>>>;
+
 impl ProxyConfig {
     /// Finds the client of a request that came over a connection from `peer`.
     ///
@@ -156,7 +159,7 @@ impl ProxyConfig {
         if self.source == Source::None || !self.trusted.contain(peer) {
             return Ok(direct);
         }
-        let (name, hops): (_, fn(&str) -> Option<Vec<Hop<'_>>>) = match self.source {
+        let (name, hops): (_, ReadHops) = match self.source {
             Source::None => return Ok(direct),
             Source::XForwardedFor => (X_FORWARDED_FOR, x_forwarded_for),
             Source::XRealIp => (X_REAL_IP, x_real_ip),
@@ -174,9 +177,15 @@ impl ProxyConfig {
             .or(hops.last())
             .ok_or(Untraceable)?;
         let (proto, host) = if self.source == Source::Forwarded {
-            (client.proto.map(str::to_owned), client.host.map(str::to_owned))
+            (
+                client.proto.map(str::to_owned),
+                client.host.map(str::to_owned),
+            )
         } else {
-            (single(headers, &X_FORWARDED_PROTO), single(headers, &X_FORWARDED_HOST))
+            (
+                single(headers, &X_FORWARDED_PROTO),
+                single(headers, &X_FORWARDED_HOST),
+            )
         };
         Ok(Client {
             address: client.address,
@@ -272,8 +281,12 @@ fn node(text: &str) -> Option<IpAddr> {
 
 /// A port, or an obfuscated one (RFC 7239, section 6.2).
 fn is_port(text: &str) -> bool {
-    let digits = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits || text.strip_prefix('_').is_some_and(|name| !name.is_empty() && name.bytes().all(is_token))
+    let digits =
+        !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits
+        || text
+            .strip_prefix('_')
+            .is_some_and(|name| !name.is_empty() && name.bytes().all(is_token))
 }
 
 fn forwarded(text: &str) -> Option<Vec<Hop<'_>>> {
@@ -312,10 +325,15 @@ fn element(text: &str) -> Option<Hop<'_>> {
 /// A token or the content of a quoted string. What these parameters hold never needs an escape.
 fn value_of(text: &str) -> Option<&str> {
     match text.strip_prefix('"') {
-        Some(rest) => rest.strip_suffix('"').filter(|inner| !inner.contains(['"', '\\'])),
+        Some(rest) => rest
+            .strip_suffix('"')
+            .filter(|inner| !inner.contains(['"', '\\'])),
         // Proxies in use write `for=192.0.2.1:80` without the quotes that RFC 7239 asks for.
         None => Some(text).filter(|text| {
-            !text.is_empty() && text.bytes().all(|byte| is_token(byte) || b":[]".contains(&byte))
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|byte| is_token(byte) || b":[]".contains(&byte))
         }),
     }
 }

@@ -8,14 +8,14 @@ use std::{
 use llmrtc_core::{duration, id::ToolName};
 use serde::Deserialize;
 use serde_json::Value;
-use validator::{Validate, ValidationErrors};
+use validator::{Validate, ValidationError, ValidationErrors};
 
 /// The tools section of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
+#[validate(schema(function = "policies_are_valid"))]
 pub struct ToolsConfig {
     /// Per tool, by name.
-    #[validate(custom(function = "policies_are_valid"))]
     pub tools: BTreeMap<String, ToolPolicy>,
     /// For tools without a policy of their own.
     #[validate(nested)]
@@ -46,6 +46,7 @@ impl ToolsConfig {
 /// The conditions of one tool.
 #[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
+#[validate(schema(function = "policy_is_bounded"))]
 pub struct ToolPolicy {
     /// It has consequences: pays, deletes, unlocks, cancels.
     pub sensitive: bool,
@@ -61,7 +62,6 @@ pub struct ToolPolicy {
     /// What happens when it is sensitive or sends, and the conversation is tainted.
     pub on_taint: OnTaint,
     /// Values that arguments may have, by name of the argument.
-    #[validate(custom(function = "rules_are_bounded"))]
     pub arguments: BTreeMap<String, ArgumentRule>,
 }
 
@@ -157,16 +157,20 @@ impl ArgumentRule {
     }
 }
 
-fn policies_are_valid(policies: &BTreeMap<String, ToolPolicy>) -> Result<(), validator::ValidationError> {
-    let problem = |errors: ValidationErrors| {
-        validator::ValidationError::new("tool-policy").with_message(errors.to_string().into())
-    };
-    policies.values().try_for_each(|policy| policy.validate().map_err(problem))
+fn policies_are_valid(config: &ToolsConfig) -> Result<(), ValidationError> {
+    let problem = |errors: ValidationErrors| ValidationError::new("tool-policy").with_message(errors.to_string().into());
+    config.tools.values().try_for_each(|policy| policy.validate().map_err(problem))
 }
 
-fn rules_are_bounded(rules: &BTreeMap<String, ArgumentRule>) -> Result<(), validator::ValidationError> {
-    let problem = |_| validator::ValidationError::new("too-many-values");
-    rules.values().try_for_each(|rule| rule.validate().map_err(problem))
+fn policy_is_bounded(policy: &ToolPolicy) -> Result<(), ValidationError> {
+    let problem = |message: &'static str| Err(ValidationError::new("tool-policy").with_message(message.into()));
+    if !(Duration::from_millis(10)..=Duration::from_secs(600)).contains(&policy.timeout) {
+        return problem("timeout must be between 10ms and 10min");
+    }
+    if policy.arguments.values().any(|rule| rule.validate().is_err()) {
+        return problem("a list of argument values is too long");
+    }
+    Ok(())
 }
 
 /// Which tools a caller was granted (B9).

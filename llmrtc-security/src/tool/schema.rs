@@ -118,7 +118,7 @@ impl ToolSchema {
                 };
                 Violation {
                     path: self.known_path(error.instance_path().as_str()),
-                    rule: error.keyword().to_owned(),
+                    rule: error.kind().keyword().to_owned(),
                     expected: expected.filter(|expected| expected.to_string().len() <= MAX_EXPECTED),
                 }
             })

@@ -21,6 +21,8 @@ const LONGEST: Duration = Duration::from_secs(3_660 * 24 * 60 * 60);
 #[serde(default, deny_unknown_fields)]
 #[validate(schema(function = "vault_is_consistent"))]
 pub struct VaultConfig {
+    /// Whether conversations are kept at all. Off: nothing is stored that nobody asked for.
+    pub enabled: bool,
     /// `sqlite:///path/to/file` or `postgres://…`; absent means a file in the server's data folder. May hold a
     /// password, hence a secret.
     pub url: Option<Secret>,

@@ -354,6 +354,7 @@ mod tests {
             call.write_u8(7).await.unwrap();
             assert_eq!(call.read_u8().await.unwrap(), 7);
         };
-        tokio::join!(serve(listener, router(), shutdown.clone()), clients);
+        let serving = serve(listener, Transport::default(), router(), shutdown.clone());
+        tokio::join!(serving, clients);
     }
 }

@@ -13,7 +13,7 @@ use llmrtc_core::{
     tasks::Tasks,
 };
 use llmrtc_security::{
-    limit::{LimitsConfig, Quota, RateTable},
+    limit::{config::LimitsConfig, gcra::Quota, rate::RateTable},
     net::{
         address::{Networks, proxy_protocol},
         tls::{TlsAcceptor, TlsError, TlsReload, TlsStream, check_plaintext},
@@ -43,7 +43,7 @@ pub(super) struct Transport {
 struct Tls {
     acceptor: TlsAcceptor,
     /// Follows the certificates.
-    _watching: Tasks,
+    _watching: Arc<Tasks>,
 }
 
 /// A connection that is open.
@@ -85,8 +85,8 @@ impl Transport {
             .limit(Arc::new(limit));
         let watching = Tasks::root("certificates");
         acceptor.watch(&watching, |news| match news {
-            TlsReload::Loaded => tracing::info!("the certificate was replaced"),
-            TlsReload::Failed(error) => {
+            TlsReload::Reloaded => tracing::info!("the certificate was replaced"),
+            TlsReload::Kept(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "the new certificate cannot be used; the old one stays");
             }
@@ -94,7 +94,7 @@ impl Transport {
         });
         let tls = Some(Tls {
             acceptor,
-            _watching: watching,
+            _watching: Arc::new(watching),
         });
         Ok(Self { proxies, tls })
     }
@@ -119,7 +119,7 @@ impl Transport {
         match &self.tls {
             None => Ok((Stream::Plain(stream), peer)),
             Some(tls) => {
-                let (stream, _identity) = tls.acceptor.accept(stream, peer).await?;
+                let (stream, _identity) = tls.acceptor.accept(stream).await?;
                 Ok((Stream::Secure(stream), peer))
             }
         }

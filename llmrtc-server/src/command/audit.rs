@@ -102,7 +102,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn verify(args: &VerifyArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut verifier = Verifier::new(trust(args)?);
     for path in heads(args) {
-        let head = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let head =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         if verifier.published_head(&head).is_none() {
             bail!("{} is no head signed by a trusted key", path.display());
         }
@@ -158,7 +159,10 @@ fn as_text(report: &Report) -> String {
         let _ = writeln!(text, "and {} more findings", report.more_findings);
     }
     for seq in &report.sealed {
-        let _ = writeln!(text, "note: a record that was torn when the server was killed is sealed by record {seq}");
+        let _ = writeln!(
+            text,
+            "note: a record that was torn when the server was killed is sealed by record {seq}"
+        );
     }
     let (Some(first), Some(last)) = (report.first, report.last) else {
         let _ = writeln!(text, "no records");
@@ -215,7 +219,12 @@ fn tail(args: &TailArgs, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// Until it is interrupted.
-fn follow(args: &TailArgs, mut reader: BufReader<File>, mut line: Vec<u8>, out: &mut impl Write) -> anyhow::Result<()> {
+fn follow(
+    args: &TailArgs,
+    mut reader: BufReader<File>,
+    mut line: Vec<u8>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     loop {
         while next_line(&mut reader, &mut line)? {
             show(&line, args.json, out)?;
@@ -242,7 +251,10 @@ fn follow(args: &TailArgs, mut reader: BufReader<File>, mut line: Vec<u8>, out: 
 /// Adds to `line` up to a line feed, and says whether there was one. Without one the rest comes later.
 fn next_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     use io::Read;
-    reader.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', line)?;
+    reader
+        .by_ref()
+        .take(MAX_LINE_BYTES)
+        .read_until(b'\n', line)?;
     Ok(line.ends_with(b"\n") || line.len() as u64 >= MAX_LINE_BYTES)
 }
 
@@ -266,7 +278,12 @@ fn show(line: &[u8], json: bool, out: &mut impl Write) -> io::Result<()> {
 
 /// Time, event, outcome, who, from where, in which session, and what else it says.
 fn row(record: &Value) -> String {
-    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or("-");
+    let text = |pointer: &str| {
+        record
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or("-")
+    };
     let either = |one: &str, other: &str| match text(one) {
         "-" => text(other).to_owned(),
         found => found.to_owned(),
@@ -276,7 +293,10 @@ fn row(record: &Value) -> String {
         Some(2) => "FAILED",
         _ => "-",
     };
-    let session: String = either("/session/uid", "/actor/session/uid").chars().take(8).collect();
+    let session: String = either("/session/uid", "/actor/session/uid")
+        .chars()
+        .take(8)
+        .collect();
     let mut row = format!(
         "{:24} {:17} {:6} {:20} {:15} {:8}",
         text("/time_dt"),
@@ -297,7 +317,13 @@ fn row(record: &Value) -> String {
     }
     for (name, value) in record["unmapped"].as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "prev" | "mac" | "sig") {
-            let _ = write!(row, " {name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            let _ = write!(
+                row,
+                " {name}={}",
+                value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned)
+            );
         }
     }
     // The log escapes what acts on a terminal; reading it undoes that.
@@ -329,7 +355,15 @@ mod tests {
         });
         let row = row(&record);
         assert!(!row.contains(char::is_control), "{row:?}");
-        for part in ["auth_failed", "FAILED", "ada", "192.0.2.1", "00000000", "detail=expired", "method=jwt"] {
+        for part in [
+            "auth_failed",
+            "FAILED",
+            "ada",
+            "192.0.2.1",
+            "00000000",
+            "detail=expired",
+            "method=jwt",
+        ] {
             assert!(row.contains(part), "{part}: {row}");
         }
         assert!(!row.contains("mac="));
@@ -357,7 +391,14 @@ mod tests {
             ..AuditConfig::default()
         };
         let tasks = Tasks::root("test");
-        let audit = Audit::start(&config, AuditOptions::default(), Arc::new(SystemClock), &tasks).await.unwrap();
+        let audit = Audit::start(
+            &config,
+            AuditOptions::default(),
+            Arc::new(SystemClock),
+            &tasks,
+        )
+        .await
+        .unwrap();
         audit.record(AuditEvent::new(Action::TicketRedeemed));
         tasks.shutdown(Duration::from_secs(30)).await;
 
@@ -368,18 +409,33 @@ mod tests {
             head: Vec::new(),
             json: false,
         };
-        let public = AuditKeys::load(&key_file).unwrap().public_keys().next().unwrap().1.to_string();
+        let public = AuditKeys::load(&key_file)
+            .unwrap()
+            .public_keys()
+            .next()
+            .unwrap()
+            .1
+            .to_string();
         for args in [args(Vec::new()), args(vec![public])] {
             let mut out = Vec::new();
             verify(&args, &mut out).unwrap();
-            assert_eq!(String::from_utf8(out).unwrap(), "3 records, 1 to 3, closed and signed\n");
+            assert_eq!(
+                String::from_utf8(out).unwrap(),
+                "3 records, 1 to 3, closed and signed\n"
+            );
         }
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replace("ticket_redeemed", "ticket_renewed!")).unwrap();
         let mut out = Vec::new();
         let error = verify(&args(Vec::new()), &mut out).unwrap_err();
-        assert_eq!(error.to_string(), "the audit log is not as it was written: 1 finding");
+        assert_eq!(
+            error.to_string(),
+            "the audit log is not as it was written: 1 finding"
+        );
         let out = String::from_utf8(out).unwrap();
-        assert!(out.starts_with(&format!("{}:2: record 2 was edited", path.display())), "{out}");
+        assert!(
+            out.starts_with(&format!("{}:2: record 2 was edited", path.display())),
+            "{out}"
+        );
     }
 }

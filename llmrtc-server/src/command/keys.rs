@@ -12,7 +12,7 @@ use llmrtc_security::{
 };
 use serde_json::Value;
 
-use super::vault::{DatabaseArgs, block_on, print_rows};
+use super::vault::{DatabaseArgs, OptionalDatabaseArgs, block_on, print_rows};
 
 /// User keys re-wrapped at a time.
 const REWRAP: u32 = 1_000;
@@ -36,14 +36,14 @@ enum Command {
         #[command(flatten)]
         keyring: KeyringArgs,
         #[command(flatten)]
-        database: Option<DatabaseArgs>,
+        database: OptionalDatabaseArgs,
     },
     /// Show the keys, by fingerprint. With a database, also what each one wraps.
     List {
         #[command(flatten)]
         keyring: KeyringArgs,
         #[command(flatten)]
-        database: Option<DatabaseArgs>,
+        database: OptionalDatabaseArgs,
     },
     /// Throw a key away that wraps nothing any more.
     Retire {
@@ -78,6 +78,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             print(&keyring, created.list(), None)
         }
         Command::Rotate { keyring, database } => {
+            let database = database.given();
             // Before anything is changed: a wrong URL must not leave half of it done.
             let opened = database
                 .as_ref()
@@ -102,6 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             show(&keyring, database.as_ref(), rewrap)
         }
         Command::List { keyring, database } => {
+            let database = database.given();
             show(&keyring, database.as_ref(), async |_: &Vault| Ok(()))
         }
         Command::Retire {

@@ -10,4 +10,5 @@ pub mod ticket;
 pub mod token;
 pub mod transcripts;
 
+mod http;
 mod vault;

@@ -1,13 +1,14 @@
 //! `llmrtc token`: what operators and test scripts need of access tokens.
 
 use std::{
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Write},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use super::http::read_secret as read;
 use llmrtc_core::{duration, redact::Secret};
 use llmrtc_security::auth::{
     Grants, api_key,
@@ -20,8 +21,6 @@ use llmrtc_security::auth::{
 use serde::de::{IntoDeserializer, value};
 use serde_json::json;
 
-/// Longest key or token file. An RSA key of 8192 bits takes 6.4 kB as PEM.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// Arguments of `llmrtc token`.
 #[derive(Debug, clap::Args)]
@@ -244,23 +243,6 @@ impl KeyArgs {
             },
         ))
     }
-}
-
-/// Reads a key or token without the white space around it. `-` is standard input.
-pub(super) fn read(file: &Path) -> anyhow::Result<Secret> {
-    let mut text = String::new();
-    let read = if file == Path::new("-") {
-        io::stdin()
-            .lock()
-            .take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-    } else {
-        std::fs::File::open(file)
-            .and_then(|file| file.take(MAX_FILE_BYTES).read_to_string(&mut text))
-    };
-    let text = Secret::new(text);
-    read.with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(Secret::new(text.expose().trim()))
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

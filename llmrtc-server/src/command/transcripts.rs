@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context, bail};
 use futures_util::TryStreamExt;
 use llmrtc_core::id::SessionId;
-use llmrtc_security::vault::{Subject, Vault};
+use llmrtc_security::vault::{Record, Subject, Vault};
+use serde_json::Value;
 
 use super::vault::{SubjectArgs, VaultArgs, block_on, print_rows};
 
@@ -122,21 +123,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                     return Ok(());
                 };
                 after = Some(last.id);
-                let rows: Vec<_> = page
-                    .iter()
-                    .map(|record| {
-                        let mut row = record.to_json();
-                        if !json && let Some(length) = record.content.as_ref().ok().map(|c| c.len()) {
-                            // Recordings are for `export`.
-                            if row.get("base64").is_some() {
-                                row["content"] = format!("[{length} bytes]").into();
-                            }
-                        } else if !json {
-                            row["content"] = "[unreadable]".into();
-                        }
-                        row
-                    })
-                    .collect();
+                let rows: Vec<_> = page.iter().map(|record| row(record, json)).collect();
                 print_rows(json, &columns, &rows)?;
             }
         }),
@@ -167,6 +154,21 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }),
     }
+}
+
+/// For people, what is no text is named by its length; `export` has all of it.
+fn row(record: &Record, json: bool) -> Value {
+    let mut row = record.to_json();
+    if !json {
+        match &record.content {
+            Ok(bytes) if row.get("base64").is_some() => {
+                row["content"] = format!("[{} bytes]", bytes.len()).into();
+            }
+            Ok(_) => {}
+            Err(error) => row["content"] = format!("[unreadable: {error}]").into(),
+        }
+    }
+    row
 }
 
 fn with(

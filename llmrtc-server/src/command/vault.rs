@@ -40,6 +40,26 @@ impl DatabaseArgs {
     }
 }
 
+/// Where the conversations are, if the command is to look at them.
+#[derive(Debug, clap::Args)]
+pub(super) struct OptionalDatabaseArgs {
+    /// `sqlite:///path/to/file` or `postgres://…`.
+    #[arg(long, value_name = "URL")]
+    database: Option<Secret>,
+    /// Where the users' keys are, if not beside the database.
+    #[arg(long, value_name = "URL", requires = "database")]
+    keys_database: Option<Secret>,
+}
+
+impl OptionalDatabaseArgs {
+    pub(super) fn given(self) -> Option<DatabaseArgs> {
+        Some(DatabaseArgs {
+            database: self.database?,
+            keys_database: self.keys_database,
+        })
+    }
+}
+
 /// Where the conversations and the master keys are.
 #[derive(Debug, clap::Args)]
 pub(super) struct VaultArgs {

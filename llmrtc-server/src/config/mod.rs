@@ -11,7 +11,7 @@ mod tree;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -28,9 +28,9 @@ use llmrtc_security::{
         resume::{Binding, ResumeConfig},
     },
     guard::{GuardConfig, output::OutputConfig},
-    limit::LimitsConfig,
+    limit::config::LimitsConfig,
     net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
-    tool::policy::ToolsConfig,
+    tool::ToolsConfig,
     vault::VaultConfig,
 };
 use llmrtc_signal::connection::ConnectionConfig;
@@ -213,7 +213,7 @@ impl Config {
             (None, _) => Ok(None),
             (_, Some(token)) => Ok(Some(token.clone())),
             (_, None) => {
-                let file = self.data_file("admin-token")?;
+                let file = self.data_folder()?.join("admin-token");
                 security::data::admin_token(&file).map(Some)
             }
         }
@@ -246,22 +246,22 @@ impl Config {
         self.sessions.resume(binding)
     }
 
-    /// A file in the data folder, which is made if it is missing.
+    /// The data folder, made if it is missing.
     ///
     /// # Errors
-    /// When there is no folder and nobody said where it should be.
-    pub fn data_file(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let folder = self.server.data_dir.as_ref();
+    /// When it cannot be made, or nobody said where it should be.
+    pub fn data_folder(&self) -> anyhow::Result<&Path> {
+        let folder = self.server.data_dir.as_deref();
         let folder = folder.context("there is no home folder: set server.data_dir")?;
         security::data::prepare(folder)
             .with_context(|| format!("cannot make the data folder {}", folder.display()))?;
-        Ok(folder.join(name))
+        Ok(folder)
     }
 
     /// The audit section with its files in the data folder. Without authentication nothing is recorded unless asked for.
     ///
     /// # Errors
-    /// As [`data_file`](Self::data_file).
+    /// As [`data_folder`](Self::data_folder).
     pub fn audit(&self) -> anyhow::Result<AuditConfig> {
         let mut audit = self.audit.clone();
         if audit.sinks.is_none() && !self.requires_auth() {
@@ -269,7 +269,7 @@ impl Config {
         }
         for path in [&mut audit.path, &mut audit.key_file] {
             if path.is_relative() && !audit.sinks.as_ref().is_some_and(Vec::is_empty) {
-                *path = self.data_file(&path.to_string_lossy())?;
+                *path = self.data_folder()?.join(&path);
             }
         }
         Ok(audit)

@@ -14,8 +14,7 @@ use axum::{
 use llmrtc_core::{id::SessionId, redact::Secret};
 use llmrtc_security::{
     audit::{Action, AuditEvent},
-    auth::{Principal, PrincipalKind, Rejection, revocation::Revocation},
-    crypto::same_secret,
+    auth::{Principal, PrincipalKind, Rejection, revocation::Revocation, same_secret},
 };
 use llmrtc_signal::connection::CloseReason;
 use serde::Deserialize;

@@ -11,8 +11,8 @@ use axum::{
 };
 use llmrtc_security::{
     audit::{Action, AuditEvent},
-    auth::{Denied, Principal, Rejection, origin::Origin},
-    limit::{Refusal, Scope, Subject},
+    auth::{Denied, Rejection, origin::Origin},
+    limit::{config::Scope, policy::{Refusal, Subject}},
     net::{address::Client, cors::Cors},
 };
 
@@ -72,7 +72,9 @@ impl Door {
         if Cors::is_preflight(request.method(), request.headers()) {
             return self.preflight(origin.as_ref(), &request);
         }
-        let mut response = match self.caller(&request, peer, origin.as_ref()).await {
+        let (headers, uri) = (request.headers(), request.uri());
+        let caller = self.admission.caller(headers, uri, peer, origin.as_ref()).await;
+        let mut response = match caller {
             Ok(principal) => {
                 request.extensions_mut().insert(principal);
                 request.extensions_mut().insert(origin.clone());
@@ -82,15 +84,6 @@ impl Door {
         };
         self.security.cors.mark(origin.as_ref(), response.headers_mut());
         response
-    }
-
-    async fn caller(
-        &self,
-        request: &Request,
-        peer: SocketAddr,
-        origin: Option<&Origin>,
-    ) -> Result<Principal, Denied> {
-        self.admission.caller(request.headers(), request.uri(), peer, origin).await
     }
 
     async fn count(&self, scope: Scope, client: &Client) -> Result<(), Refusal> {

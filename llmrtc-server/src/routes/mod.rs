@@ -99,13 +99,13 @@ where
     // Around the fallback too: upgrades may come on any path.
     let router = with_fallbacks(router).layer(door);
     router.layer(middleware::map_response(harden)).layer(middleware::map_response(
-        async move |mut response: Response| {
+        move |mut response: Response| {
             if secure {
                 // Two years, as browsers' preload lists ask for.
                 let value = HeaderValue::from_static("max-age=63072000; includeSubDomains");
                 response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
             }
-            response
+            std::future::ready(response)
         },
     ))
 }

@@ -1,10 +1,15 @@
-use axum::{Extension, body::Body, response::Html};
-use llmrtc_core::telemetry::{ERRORS, MetricsSink};
-use llmrtc_security::auth::{Open, origin::OriginPolicy};
+use std::net::SocketAddr;
+
+use axum::{Extension, body::Body, extract::ConnectInfo, http::Method, response::Html};
+use llmrtc_core::{
+    clock::{Clock, SystemClock},
+    telemetry::{ERRORS, MetricsSink},
+};
+use llmrtc_security::auth::{Open, bind::Exposure, origin::OriginPolicy, resume::SessionHandles};
 use tower::ServiceExt;
 
 use super::*;
-use crate::admission::Admitted;
+use crate::{admission::Admitted, config::Config};
 
 const LOCAL: &str = "127.0.0.1:5000";
 
@@ -14,13 +19,18 @@ struct Site {
     readiness: Readiness,
 }
 
-fn site(change: impl FnOnce(&mut Web)) -> Site {
+async fn site(change: impl FnOnce(&mut Web)) -> Site {
     let shutdown = Shutdown::new();
     let readiness = Readiness::new(shutdown.clone());
     let metrics = PrometheusMetrics::default();
     metrics.increment(ERRORS, 1, &[]);
     let origins = OriginPolicy::local("127.0.0.1".parse().unwrap());
+    let config = Config::default();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let handles = Arc::new(SessionHandles::new(config.resume(Exposure::Loopback)));
+    let security = Security::build(&config, LOCAL.parse().unwrap(), Exposure::Loopback, handles, clock);
     let mut web = Web {
+        security: Arc::new(security.await.unwrap()),
         admission: Admission::new(origins, Arc::new(Open::loopback()), 1, 1, shutdown.clone()),
         readiness: readiness.clone(),
         metrics: Some(Arc::new(metrics)),
@@ -77,7 +87,7 @@ fn from(peer: &str, request: axum::http::request::Builder) -> Request {
 
 #[tokio::test]
 async fn every_path_and_method_has_its_answer() {
-    let site = site(|_| {});
+    let site = site(|_| {}).await;
     site.readiness.ready();
     let cases = [
         (Method::GET, "/health", 200, r#"{"ok":true}"#),
@@ -149,7 +159,7 @@ async fn every_path_and_method_has_its_answer() {
 
 #[tokio::test]
 async fn the_playground_may_run_its_own_code_and_reach_this_host_only() {
-    let site = site(|_| {});
+    let site = site(|_| {}).await;
     let (_, headers, _) = call(&site, Method::GET, "/").await;
     let policy = headers["content-security-policy"].to_str().unwrap();
     assert!(
@@ -177,7 +187,8 @@ async fn what_is_switched_off_is_not_there() {
     let site = site(|web| {
         web.playground = false;
         web.metrics = None;
-    });
+    })
+    .await;
     for path in ["/", "/app.js", "/metrics"] {
         assert_eq!(call(&site, Method::GET, path).await.0, 404, "{path}");
     }
@@ -193,7 +204,7 @@ async fn what_is_switched_off_is_not_there() {
 
 #[tokio::test]
 async fn readiness_says_what_is_missing() {
-    let site = site(|_| {});
+    let site = site(|_| {}).await;
     let reason = async || {
         let (status, _, body) = call(&site, Method::GET, "/ready").await;
         let body: Value = serde_json::from_str(&body).unwrap();
@@ -213,7 +224,7 @@ async fn readiness_says_what_is_missing() {
 
 #[tokio::test]
 async fn upgrades_open_on_any_path_after_the_rules_at_the_door() {
-    let site = site(|_| {});
+    let site = site(|_| {}).await;
     let local = "127.0.0.1:5000";
     for path in ["/", "/health", "/any/where?x=1"] {
         let headers = [
@@ -257,7 +268,7 @@ async fn upgrades_open_on_any_path_after_the_rules_at_the_door() {
 #[tokio::test]
 async fn a_full_server_is_not_ready_and_refuses() {
     let full = std::cell::RefCell::new(None);
-    let site = site(|web| *full.borrow_mut() = Some(web.admission.clone()));
+    let site = site(|web| *full.borrow_mut() = Some(web.admission.clone())).await;
     site.readiness.ready();
     let admission = full.into_inner().unwrap();
     let peer = "127.0.0.1:1".parse().unwrap();
@@ -280,7 +291,7 @@ async fn a_full_server_is_not_ready_and_refuses() {
 
 #[tokio::test]
 async fn b1_strangers_get_one_answer_whatever_they_ask() {
-    let site = site(|_| {});
+    let site = site(|_| {}).await;
     site.readiness.ready();
     let stranger = "192.0.2.1:5000";
     let mut answers = Vec::new();

@@ -12,7 +12,7 @@ use axum::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::{Grants, Principal, Rejection, origin::Origin, ticket::TicketRequest},
-    limit::{Scope, Subject},
+    limit::{config::Scope, policy::Subject},
     net::address::Client,
 };
 use serde::Deserialize;

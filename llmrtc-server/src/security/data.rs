@@ -4,12 +4,10 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use anyhow::Context;
 use llmrtc_core::redact::Secret;
-use llmrtc_security::crypto::keyring::{Keyring, LocalKeyring};
 use rand::Rng;
 
 /// Makes the folder, for its owner alone.
@@ -24,17 +22,6 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
     }
     #[cfg(not(unix))]
     fs::create_dir_all(folder)
-}
-
-/// The master keys in `file`, made if there are none.
-pub(crate) fn keyring(file: &Path, now: SystemTime) -> anyhow::Result<LocalKeyring> {
-    let failed = || format!("cannot use the keyring {}", file.display());
-    if !file.exists() {
-        Keyring::create(file, now).with_context(failed)?;
-        let file = file.display();
-        tracing::info!(%file, "made a master key; back it up: without it stored conversations are lost");
-    }
-    LocalKeyring::open(file).with_context(failed)
 }
 
 /// The token of the admin API in `file`, made if there is none.
@@ -104,12 +91,8 @@ mod tests {
         assert_eq!(token.expose().len(), 64);
         let again = admin_token(&inside.join("admin-token")).unwrap();
         assert_eq!(token.expose(), again.expose());
-        let file = inside.join("keyring.json");
-        let made = keyring(&file, SystemTime::UNIX_EPOCH).unwrap();
-        let read = keyring(&file, SystemTime::UNIX_EPOCH).unwrap();
-        assert_eq!(made.keys().active().id, read.keys().active().id);
         #[cfg(unix)]
-        for path in [inside.clone(), file, inside.join("admin-token")] {
+        for path in [inside.clone(), inside.join("admin-token")] {
             use std::os::unix::fs::PermissionsExt;
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o077, 0, "{}", path.display());

@@ -5,12 +5,12 @@ pub mod data;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, bail};
-use llmrtc_core::{clock::Clock, redact::Secret, tasks::Tasks};
+use llmrtc_core::{clock::Clock, tasks::Tasks};
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent, AuditOptions},
     auth::{
@@ -21,12 +21,16 @@ use llmrtc_security::{
         revocation::{Revocation, Revocations, SharedRevocations},
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
-    crypto::keyring::LocalKeyring,
     guard::{Guard, output::OutputRules},
-    limit::{admission::Capacity, lease::Leases, policy::Limits},
+    limit::{
+        admission::Capacity,
+        budget::{BudgetConfig, Budgets, Cost, Usage},
+        lease::Leases,
+        policy::Limits,
+    },
     net::{address::ProxyConfig, cors::Cors},
     redis::Redis,
-    tool::policy::ToolsConfig,
+    tool::ToolsConfig,
     vault::{Subject, Vault, VaultUrls, VaultWriter},
 };
 use llmrtc_signal::connection::CloseReason;
@@ -46,6 +50,10 @@ pub struct Security {
     pub(crate) limits: Arc<Limits>,
     pub(crate) leases: Leases,
     pub(crate) capacity: Capacity,
+    pub(crate) budgets: Budgets,
+    prices: BudgetConfig,
+    /// Names of the language model's provider and model, for prices.
+    pub(crate) llm: OnceLock<String>,
     pub(crate) proxy: ProxyConfig,
     pub(crate) cors: Cors,
     pub(crate) guard: Guard,
@@ -62,7 +70,7 @@ pub struct Security {
     pub(crate) archive: Option<VaultWriter>,
     clock: Arc<dyn Clock>,
     /// Outlives the sessions, whose last words it writes down.
-    _tasks: Tasks,
+    tasks: Mutex<Option<Tasks>>,
 }
 
 impl std::fmt::Debug for Security {
@@ -99,6 +107,10 @@ impl Security {
             .clone()
             .map(|redis| SharedRevocations::new(redis, Arc::clone(&revocations)));
         let mut limits = Limits::new(&config.limits, clock.now());
+        let budgets = match &redis {
+            Some(redis) => Budgets::shared(&config.limits, redis.clone()),
+            None => Budgets::new(&config.limits),
+        };
         let leases = match &redis {
             Some(redis) => {
                 limits = limits.shared(redis.clone());
@@ -136,6 +148,9 @@ impl Security {
             limits,
             leases,
             capacity: Capacity::new(&config.limits.admission),
+            budgets,
+            prices: config.limits.budget.clone(),
+            llm: OnceLock::new(),
             proxy: config.proxy.clone(),
             cors: Cors::new(&config.cors),
             guard: Guard::new(config.guard.clone()),
@@ -147,9 +162,10 @@ impl Security {
             vault,
             archive,
             clock,
-            _tasks: tasks.clone(),
+            tasks: Mutex::default(),
         };
         security.start_services(&tasks);
+        *security.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         Ok(security)
     }
 
@@ -164,7 +180,7 @@ impl Security {
             .detach();
         if let Some(shared) = self.shared_revocations.clone() {
             tasks
-                .spawn_service("revocations", |token| async move { shared.run(token).await })
+                .spawn_service("revocations", |token| async move { shared.follow(token).await })
                 .detach();
         }
         if let Some(vault) = self.vault.clone() {
@@ -179,6 +195,12 @@ impl Security {
                 .spawn_service("retention", |token| vault.maintain(token, swept))
                 .detach();
         }
+    }
+
+    /// What a request costs.
+    pub(crate) fn cost(&self, usage: &Usage) -> Cost {
+        let provider = self.llm.get().map(String::as_str).unwrap_or_default();
+        self.prices.cost(provider, "", usage)
     }
 
     /// How text is changed before it is stored.
@@ -260,7 +282,10 @@ impl Security {
     pub async fn finish(&self) {
         self.audit.record(AuditEvent::new(Action::ServerStopped));
         // The audit log goes with the group; it is given seconds to write its last head.
-        self._tasks.shutdown(OPEN_WITHIN / 3).await;
+        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tasks) = tasks {
+            tasks.shutdown(OPEN_WITHIN / 3).await;
+        }
         if let Some(vault) = &self.vault {
             vault.close().await;
         }
@@ -314,26 +339,14 @@ async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
     if !vault.enabled {
         return Ok(None);
     }
-    let records = match &vault.url {
-        Some(url) => url.clone(),
-        None => {
-            let file = config.data_file("conversations.sqlite")?;
-            Secret::new(format!("sqlite://{}", file.display()))
-        }
-    };
-    let mut urls = VaultUrls::beside(records);
-    if let Some(keys) = &vault.keys_url {
-        urls.keys = keys.clone();
-    }
-    let keyring = match (&vault.keyring, &vault.keyring_file) {
-        (Some(content), _) => LocalKeyring::from_secret(content)?,
-        (None, Some(file)) => LocalKeyring::open(file)
-            .with_context(|| format!("cannot read the keyring {}", file.display()))?,
-        (None, None) => data::keyring(&config.data_file("keyring.json")?, clock.wall())?,
-    };
+    let folder = config.data_folder()?;
+    let urls = VaultUrls::of(vault, folder)?;
+    let keyring = vault
+        .open_keyring(folder, clock.wall())
+        .context("the keyring cannot be used")?;
     let open = Vault::open(
         &urls,
-        vault.retention.clone(),
+        Some(vault.retention.clone()),
         Arc::new(keyring),
         Arc::clone(clock),
     );

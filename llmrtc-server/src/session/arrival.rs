@@ -159,12 +159,12 @@ pub(super) async fn take_over(
     resumed: Resumed,
     caller: &Caller,
 ) -> Result<(Held, Secret), CloseReason> {
-    // The session keeps its place; it only changes its connection.
-    let standing = Standing::take(shared, resumed.session_id, caller).await?;
     if let Some(previous) = resumed.previous {
         // A stuck owner must not lock its client out; its history is lost then.
         let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
     }
+    // The session keeps its place; it only changes its connection.
+    let standing = Standing::take(shared, resumed.session_id, caller).await?;
     let history = shared
         .histories
         .take(resumed.session_id, &Owner::default())

@@ -8,6 +8,7 @@ mod arrival;
 mod chunk_sink;
 mod shield;
 mod standing;
+mod tools;
 mod wire;
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use llmrtc_core::{
     audio::{AudioFormat, EncodedAudio, PcmChunk},
+    guardrail::Guardrail,
     history::HistorySnapshot,
     hooks::{ServerEvent, Timing},
     id::{SessionId, TurnId},
@@ -34,7 +36,8 @@ use llmrtc_media::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::resume::{Attempt, Lease, Revoked},
-    limit::{Scope, Subject, admission::Place},
+    limit::{admission::Place, config::Scope, policy::Subject},
+    tool::Taint,
 };
 use llmrtc_signal::{
     connection::{
@@ -49,9 +52,10 @@ use self::{
     archive::Archive,
     arrival::{Held, forget_ended, identify, take_over},
     chunk_sink::ChunkSink,
+    shield::Shield,
     standing::{News, Standing},
 };
-pub(crate) use self::archive::StorageFilter;
+pub(crate) use self::{archive::StorageFilter, tools::Checks};
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -531,6 +535,8 @@ impl Session {
                 resume_token: Some(resumed.token),
             };
         }
+        // Coming back takes no second place.
+        self.standing.let_go();
         let (held, token) = match take_over(&self.shared, resumed, &self.caller).await {
             Ok(taken) => taken,
             Err(reason) => {
@@ -671,7 +677,21 @@ impl Session {
         let sink = self.sink();
         let history = &mut self.history;
         let (shared, tasks, session_id) = (&self.shared, &self.tasks, self.session_id);
+        let caller = &self.caller;
         self.conversation.get_or_insert_with(|| {
+            let (security, address) = (&shared.security, caller.peer.ip());
+            let taint = Arc::new(Taint::new());
+            let shield = Shield::new(
+                Arc::clone(security),
+                session_id,
+                caller.principal.clone(),
+                address,
+                Arc::clone(&taint),
+            );
+            let tools = shared.tools.clone().map(|tools| {
+                let (checks, principal) = (&shared.tool_checks, &caller.principal);
+                tools::guard(tools, checks, security, session_id, principal, address, taint)
+            });
             Conversation::new(
                 tasks,
                 ConversationParts {
@@ -681,9 +701,9 @@ impl Session {
                     sink,
                     decoder: Arc::clone(&shared.decoder),
                     observers: shared.observers.clone(),
-                    tools: shared.tools.clone(),
+                    tools,
                     chunkers: None,
-                    guardrails: Default::default(),
+                    guardrails: [Arc::new(shield) as Arc<dyn Guardrail>].into_iter().collect(),
                     history: history.take(),
                     clock: Arc::clone(&shared.clock),
                 },

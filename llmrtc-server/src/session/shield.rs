@@ -14,23 +14,29 @@ use llmrtc_core::{
     guardrail::{Checked, Guardrail, GuardrailError, Refusal, ResponseFilter, Verdict},
     id::SessionId,
     message::Message,
-    provider::{CallContext, LlmRequest},
+    provider::{CallContext, LlmRequest, LlmResult},
 };
 use llmrtc_security::{
     audit::{Action as Event, AuditEvent},
     auth::Principal,
     guard::{
-        Action, Guard, Source,
-        length::{Limit, cut},
+        Action, Source,
+        length::{Limit, cut, tokens},
         output::{Finding, OutputFilter, OutputRules},
         separate::{Marking, Part, Spotlight, neutralise},
     },
-    limit::{Scope, Subject},
-    tool::taint::Taint,
+    limit::{
+        budget::{Reservation, Usage},
+        config::Scope,
+        policy::Subject,
+    },
+    tool::Taint,
 };
 
 use crate::security::Security;
 
+/// What an answer is expected to take where the operator names no bound: a minute of speech.
+const EXPECTED_TOKENS: u32 = 400;
 /// Said instead of an answer when the caller may not have another one now.
 const LIMITED: &str = "You have reached the limit for now. Please try again later.";
 /// Said instead of an answer to what was refused.
@@ -49,6 +55,8 @@ pub(super) struct Shield {
     output: Arc<OutputRules>,
     /// The last question looked like an attack.
     suspicious: AtomicBool,
+    /// What the running request may cost.
+    reserved: tokio::sync::Mutex<Option<Reservation>>,
 }
 
 impl Shield {
@@ -67,6 +75,7 @@ impl Shield {
             address,
             taint,
             suspicious: AtomicBool::new(false),
+            reserved: tokio::sync::Mutex::default(),
         }
     }
 
@@ -99,6 +108,40 @@ impl Shield {
                 false
             }
         }
+    }
+
+    /// Whether there are tokens and money left for a request, and sets them aside.
+    async fn within_budget(&self, request: &LlmRequest) -> bool {
+        let read: usize = request.messages.iter().map(|message| tokens(message.text())).sum();
+        let written = request.config.max_tokens.unwrap_or(EXPECTED_TOKENS);
+        let usage = Usage {
+            input_tokens: read as u64,
+            output_tokens: written.into(),
+            ..Usage::default()
+        };
+        let security = &self.security;
+        let subject = Subject::address(self.address)
+            .principal(&self.caller)
+            .session(self.session_id)
+            .class(self.caller.grants.rate_class.as_deref());
+        let estimate = u32::try_from(usage.input_tokens + usage.output_tokens).unwrap_or(u32::MAX);
+        let (now, wall) = (security.now(), security.wall());
+        let limited = security.limits.check(Scope::LlmTokens, &subject, estimate, now).await;
+        let class = self.caller.grants.rate_class.as_deref();
+        let caller = self.address.to_string();
+        let cost = security.cost(&usage);
+        let reserved = security.budgets.reserve(&self.caller, &caller, class, cost, wall).await;
+        let (limit, retry_after) = match (&limited, &reserved) {
+            (Err(refusal), _) => (Scope::LlmTokens.name(), refusal.retry_after()),
+            (_, Err(_)) => ("budget", None),
+            _ => {
+                *self.reserved.lock().await = reserved.ok();
+                return true;
+            }
+        };
+        let retry_after = retry_after.unwrap_or_default();
+        self.note(Event::RateLimited { limit, retry_after });
+        false
     }
 
     /// Screens a text and writes down what was found.
@@ -152,6 +195,12 @@ impl Guardrail for Shield {
         request: &mut LlmRequest,
         _: &CallContext,
     ) -> Checked<Option<Refusal>> {
+        if !self.within_budget(request).await {
+            return Ok(Some(Refusal {
+                by: "budget".into(),
+                say: Some(LIMITED.into()),
+            }));
+        }
         let has_data = request
             .messages
             .iter()
@@ -176,6 +225,23 @@ impl Guardrail for Shield {
             }
         }
         instruct(request, &rules);
+        Ok(None)
+    }
+
+    async fn check_response(
+        &self,
+        result: &LlmResult,
+        _: &CallContext,
+    ) -> Checked<Option<Refusal>> {
+        let usage = Usage {
+            input_tokens: result.usage.input.unwrap_or_default(),
+            // A provider that does not count is counted for.
+            output_tokens: result.usage.output.unwrap_or(tokens(&result.text) as u64),
+            ..Usage::default()
+        };
+        if let Some(reserved) = self.reserved.lock().await.take() {
+            reserved.settle(self.security.cost(&usage), self.security.wall()).await;
+        }
         Ok(None)
     }
 

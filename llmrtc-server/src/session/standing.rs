@@ -35,7 +35,8 @@ pub(super) enum News {
 
 /// Held as long as the session.
 pub(super) struct Standing {
-    place: Lease,
+    /// Absent once it was given up for the place of an earlier session.
+    place: Option<Lease>,
     presence: Presence,
     credential: CredentialClock,
 }
@@ -67,7 +68,7 @@ impl Standing {
         let (now, wall) = (shared.clock.now(), shared.clock.wall());
         let address = caller.peer.ip();
         Ok(Self {
-            place,
+            place: Some(place),
             presence: security.registry.enter(session_id, principal, address, wall),
             credential: CredentialClock::new(principal, LEEWAY, NO_LIMITS, now),
         })
@@ -94,9 +95,16 @@ impl Standing {
                     None => std::future::pending().await,
                 }
             };
+            let place = self.place.as_ref();
+            let ended = async {
+                match place {
+                    Some(place) => place.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
-                end = self.place.ended() => {
+                end = ended => {
                     return News::End(match end {
                         End::Replaced => CloseReason::Replaced,
                         End::Superseded => CloseReason::TakenOver,
@@ -110,6 +118,11 @@ impl Standing {
                 () = due => {}
             }
         }
+    }
+
+    /// Gives the place up, because the caller takes up an earlier session instead.
+    pub(super) fn let_go(&mut self) {
+        self.place = None;
     }
 
     /// Runs on under a new credential. Says how long that lasts, if it ends at all.

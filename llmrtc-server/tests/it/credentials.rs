@@ -1,9 +1,11 @@
 //! Who may come in, by which credential, and for how long (B2, B4, B7, B8, D4).
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
+use llmrtc_core::redact::Secret;
+use llmrtc_security::auth::jwt::{HmacAlgorithm, MintRequest, Minter};
 use llmrtc_server::config::Config;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     guarded::{ANN, BOB, PAGE, Socket, guarded, ticket},
@@ -28,12 +30,12 @@ fn tokens(more: &str) -> Config {
 }
 
 /// A token for `subject` that ends in so many seconds.
-fn token(subject: &str, seconds: u64, id: &str) -> String {
-    use llmrtc_security::auth::jwt::mint::{Claims, SigningKey};
-    let now = SystemTime::now();
-    let key = SigningKey::hmac_sha256(&SECRET.to_owned().into()).unwrap();
-    let claims = Claims::new(ISSUER, "voice", subject, now, Duration::from_secs(seconds)).token_id(id);
-    key.sign(&claims).unwrap()
+fn token(subject: &str, seconds: u64) -> String {
+    let secret = Secret::new(SECRET);
+    let minter = Minter::shared(HmacAlgorithm::Hs256, &secret, ISSUER, "voice").unwrap();
+    let request = MintRequest::new(subject, Duration::from_secs(seconds));
+    let token = minter.mint(&request, SystemTime::now()).unwrap();
+    token.expose().to_owned()
 }
 
 fn bearer(token: &str) -> String {
@@ -112,7 +114,7 @@ async fn b7_a_stolen_spent_ticket_alone_or_a_stolen_handle_alone_gets_nothing() 
 #[tokio::test]
 async fn b2_tokens_open_by_header_first_message_and_subprotocol_but_not_by_url() {
     let site = Site::start(tokens(""), None).await;
-    let good = token("ann", 600, "1");
+    let good = token("ann", 600);
     let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&good))]).await.unwrap();
     socket.until("ready").await;
     let mut socket = Socket::open(&site, "/", &[]).await.unwrap();
@@ -131,26 +133,25 @@ async fn b2_tokens_open_by_header_first_message_and_subprotocol_but_not_by_url()
 #[tokio::test]
 async fn b8_a_session_is_warned_refreshed_and_ends_with_its_token() {
     let site = Site::start(tokens(""), None).await;
-    let brief = token("ann", 3, "1");
+    let brief = token("ann", 3);
     let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&brief))]).await.unwrap();
     socket.until("ready").await;
     let warning = socket.until("auth-expiring").await;
     assert!(warning["expiresInMs"].as_u64().unwrap() <= 3_000);
-    socket.say(json!({ "type": "auth", "token": token("ann", 600, "2") })).await;
+    socket.say(json!({ "type": "auth", "token": token("ann", 600) })).await;
     let refreshed = socket.until("auth-refreshed").await;
     assert!(refreshed["expiresInMs"].as_u64().unwrap() > 500_000);
     // Somebody else's ends it.
-    socket.say(json!({ "type": "auth", "token": token("bob", 600, "3") })).await;
+    socket.say(json!({ "type": "auth", "token": token("bob", 600) })).await;
     assert_eq!(socket.closed().await, 4401);
 
-    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&token("ann", 2, "4")))])
+    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&token("ann", 2)))])
         .await
         .unwrap();
     let opened = SystemTime::now();
     assert_eq!(socket.closed().await, 4401);
     let lasted = opened.elapsed().unwrap();
     assert!(lasted >= Duration::from_secs(1), "{lasted:?}");
-    assert!(UNIX_EPOCH < opened);
 }
 
 #[tokio::test]
@@ -185,12 +186,7 @@ async fn d4_or_is_refused_where_the_operator_wants_that() {
     let mut second = Socket::with_key(&site, ANN).await;
     assert_eq!(second.next().await, Err(4429));
     // Coming back takes no second place.
-    let id: Value = {
-        first.establish().await;
-        first.say(json!({ "type": "ping" })).await;
-        first.until("pong").await
-    };
-    assert_eq!(id["type"], "pong");
+    first.establish().await;
     drop(first);
     let mut again = Socket::with_key(&site, ANN).await;
     again.until("ready").await;

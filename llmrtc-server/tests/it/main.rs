@@ -18,6 +18,7 @@ mod leaving;
 mod messages;
 mod process;
 mod resume;
+mod storage;
 mod terminal;
 mod turns;
 mod vendor;

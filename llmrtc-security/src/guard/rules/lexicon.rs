@@ -35,6 +35,8 @@ concepts! {
     PLAIN,
     /// To stop following.
     OVERRIDE,
+    /// To drop.
+    CANCEL,
     /// What came before.
     PRIOR,
     /// All of it.

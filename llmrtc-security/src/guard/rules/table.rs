@@ -37,23 +37,25 @@ impl Sequence {
 
 /// All that a model was told, by whatever name.
 const TOLD: C = C::INSTRUCTIONS.or(C::NORMS).or(C::SYSTEM_PROMPT);
+/// To stop following or to drop.
+const STOP: C = C::OVERRIDE.or(C::CANCEL);
 /// Words that make it all of it, or the listener's.
 const WHOLE: C = C::ALL.or(C::YOUR);
 
 pub(super) const SEQUENCES: &[Sequence] = &[
     // "Ignore all previous instructions": the order of words differs between languages.
-    seq(Reason::Override, 5.6, 0.5, &[(C::OVERRIDE, 0), (C::PRIOR, 5), (TOLD, 3)]),
-    seq(Reason::Override, 5.6, 0.5, &[(C::OVERRIDE, 0), (TOLD, 5), (C::PRIOR.or(C::TOLD), 3)]),
-    seq(Reason::Override, 4.8, 0.5, &[(C::PRIOR, 0), (TOLD, 2), (C::OVERRIDE, 6)]),
-    seq(Reason::Override, 4.8, 0.5, &[(TOLD, 0), (C::PRIOR.or(C::TOLD), 2), (C::OVERRIDE, 6)]),
-    seq(Reason::Override, 4.6, 0.5, &[(C::OVERRIDE, 0), (WHOLE, 3), (TOLD, 3)]),
+    seq(Reason::Override, 5.6, 0.5, &[(STOP, 0), (C::PRIOR, 5), (TOLD, 3)]),
+    seq(Reason::Override, 5.6, 0.5, &[(STOP, 0), (TOLD, 5), (C::PRIOR.or(C::TOLD), 3)]),
+    seq(Reason::Override, 4.8, 0.5, &[(C::PRIOR, 0), (TOLD, 2), (STOP, 6)]),
+    seq(Reason::Override, 4.8, 0.5, &[(TOLD, 0), (C::PRIOR.or(C::TOLD), 2), (STOP, 6)]),
+    seq(Reason::Override, 4.6, 0.5, &[(STOP, 0), (WHOLE, 3), (TOLD, 3)]),
     seq(Reason::Override, 4.3, 0.5, &[(WHOLE, 0), (TOLD, 2), (C::OVERRIDE, 4)]),
     seq(Reason::Override, 2.7, 0.8, &[(C::OVERRIDE, 0), (TOLD, 4)]),
     // "Forget everything you were told", "everything above".
     seq(Reason::Override, 4.6, 0.5, &[(C::OVERRIDE, 0), (C::ALL.or(C::ASK), 2), (C::TOLD, 5)]).without(C::MY),
     seq(Reason::Override, 4.2, 0.5, &[(C::OVERRIDE, 0), (C::ABOVE, 4)]),
     seq(Reason::Override, 3.2, 0.5, &[(C::OVERRIDE, 0), (C::TOLD, 6)]).without(C::MY),
-    seq(Reason::Override, 3.4, 0.5, &[(C::OVERRIDE, 0), (C::ALL, 2), (C::PRIOR, 4)]).without(C::MY.or(C::EVERYDAY)),
+    seq(Reason::Override, 4.1, 0.3, &[(C::OVERRIDE, 0), (C::ALL, 2), (C::PRIOR, 4)]).without(C::MY.or(C::EVERYDAY)),
     seq(Reason::Override, 4.7, 0.5, &[(C::OVERRIDE, 0), (C::ALL, 2), (C::PRIOR, 3), (C::TASKS, 3)]).without(C::MY),
     seq(Reason::Override, 4.7, 0.5, &[(C::OVERRIDE, 0), (C::ALL, 2), (C::TASKS, 3), (C::PRIOR, 3)]).without(C::MY),
     seq(Reason::Override, 3.8, 0.5, &[(C::OVERRIDE, 0), (C::PRIOR, 4), (C::TASKS, 3)]).without(C::MY.or(C::EVERYDAY)),
@@ -71,7 +73,8 @@ pub(super) const SEQUENCES: &[Sequence] = &[
     seq(Reason::PromptExtraction, 4.4, 0.3, &[(C::ASK, 0), (C::SYSTEM_PROMPT, 4)]).without(C::TOPIC.or(C::EVERYDAY).or(C::ABOUT)),
     seq(Reason::PromptExtraction, 4.4, 0.3, &[(C::REVEAL, 0), (C::YOUR, 3), (C::INSTRUCTIONS, 3)]).without(C::TOPIC.or(C::EVERYDAY)),
     seq(Reason::PromptExtraction, 2.6, 0.3, &[(C::REVEAL, 0), (C::YOUR, 3), (C::NORMS, 3)]).without(C::TOPIC.or(C::EVERYDAY)),
-    seq(Reason::PromptExtraction, 4.3, 0.3, &[(C::REVEAL, 0), (C::ABOVE, 5)]),
+    seq(Reason::PromptExtraction, 4.3, 0.3, &[(C::REVEAL, 0), (C::ABOVE, 5)]).without(C::EVERYDAY),
+    seq(Reason::PromptExtraction, 4.1, 0.3, &[(C::ASK, 0), (C::ABOVE, 3)]).without(C::EVERYDAY.or(C::TOPIC)),
     seq(Reason::PromptExtraction, 4.4, 0.3, &[(C::REVEAL.or(C::ASK), 0), (TOLD, 6), (C::TOLD, 3)]).without(C::EVERYDAY),
     seq(Reason::PromptExtraction, 4.1, 0.3, &[(C::ASK, 0), (C::TOLD, 3)]).without(C::EVERYDAY.or(C::MY).or(C::TOPIC)),
     seq(Reason::PromptExtraction, 4.2, 0.3, &[(C::REVEAL, 0), (C::PRIOR, 4), (C::INSTRUCTIONS, 2)]).without(C::TOPIC.or(C::EVERYDAY).or(C::MY)),
@@ -100,7 +103,9 @@ pub(super) const SEQUENCES: &[Sequence] = &[
     seq(Reason::PolicyDisabling, 4.4, 0.5, &[(C::YOU.or(C::PERSONA).or(C::AI).or(C::NOW_ON), 0), (C::MODE, 6)]).without(C::EVERYDAY.or(C::CODE)),
     seq(Reason::PolicyDisabling, 4.9, 0.5, &[(C::DISABLE, 0), (C::SAFETY, 5)]),
     seq(Reason::PolicyDisabling, 4.3, 0.5, &[(C::SAFETY, 0), (C::DISABLE, 5)]),
-    seq(Reason::PolicyDisabling, 4.6, 0.5, &[(C::OVERRIDE, 0), (C::SAFETY, 5)]),
+    seq(Reason::PolicyDisabling, 4.6, 0.5, &[(STOP, 0), (C::SAFETY, 5)]),
+    seq(Reason::PolicyDisabling, 4.3, 0.5, &[(C::PERSONA, 0), (C::SAFETY, 6)]),
+    seq(Reason::PolicyDisabling, 1.5, 0.0, &[(C::SAFETY, 0)]),
     seq(Reason::Compliance, 1.3, 0.8, &[(C::COMPLY, 0)]),
     seq(Reason::Furniture, 1.3, 0.3, &[(C::FURNITURE, 0)]),
 

@@ -49,10 +49,22 @@ fn prices_are_those_of_the_model_else_of_the_provider() {
         ("acme", "small", &tokens, cost(100 + 80, 1_200)),
         ("local", "any", &tokens, cost(0, 1_200)),
         ("speech", "", &speech, cost(1_500 + 9_000, 0)),
-        ("acme", "small", &Usage { input_tokens: 1, ..Usage::default() }, cost(1, 1)),
+        (
+            "acme",
+            "small",
+            &Usage {
+                input_tokens: 1,
+                ..Usage::default()
+            },
+            cost(1, 1),
+        ),
         ("acme", "large", &Usage::default(), cost(0, 0)),
     ] {
-        assert_eq!(budget.cost(provider, model, usage), expected, "{provider}/{model}");
+        assert_eq!(
+            budget.cost(provider, model, usage),
+            expected,
+            "{provider}/{model}"
+        );
     }
 }
 
@@ -61,7 +73,10 @@ fn t28_a_client_is_stopped_at_its_budget_and_starts_anew_the_next_day() {
     let budgets = Budgets::new(&config());
     let ada = Principal::user("ada", None);
     let reserve = |who: &Principal, class: Option<&str>, cost: Cost, now| {
-        budgets.reserve(who, "", class, cost, now).now_or_never().unwrap()
+        budgets
+            .reserve(who, "", class, cost, now)
+            .now_or_never()
+            .unwrap()
     };
     let extend = |turn: &mut Reservation, cost, now| turn.extend(cost, now).now_or_never().unwrap();
 
@@ -71,16 +86,26 @@ fn t28_a_client_is_stopped_at_its_budget_and_starts_anew_the_next_day() {
     turn.settle(cost(50_000, 10), at(1)).now_or_never().unwrap();
     // A turn that goes on and on is stopped where the budget ends.
     let mut turn = reserve(&ada, None, cost(100_000, 0), at(2)).unwrap();
-    let steps = (0..1_000).take_while(|_| extend(&mut turn, cost(10_000, 100), at(3)).is_ok()).count();
+    let steps = (0..1_000)
+        .take_while(|_| extend(&mut turn, cost(10_000, 100), at(3)).is_ok())
+        .count();
     assert_eq!((steps, turn.reserved()), (35, cost(450_000, 3_500)));
     // It counts though nobody settles it.
     drop(turn);
     let spent = reserve(&ada, None, cost(1, 0), at(4)).unwrap_err();
-    assert_eq!(spent, NoBudget::Spent { retry_after: Duration::from_secs(DAY_SECS / 2 - 4) });
+    assert_eq!(
+        spent,
+        NoBudget::Spent {
+            retry_after: Duration::from_secs(DAY_SECS / 2 - 4)
+        }
+    );
     assert_eq!(Rejection::from(spent).status(), 429);
 
     let bob = Principal::user("bob", None);
-    assert!(reserve(&bob, None, cost(0, 100_001), at(5)).is_err(), "tokens count as well");
+    assert!(
+        reserve(&bob, None, cost(0, 100_001), at(5)).is_err(),
+        "tokens count as well"
+    );
     let mut bobs = reserve(&bob, Some("gold"), cost(19_000_000, 10_000_000), at(5)).unwrap();
     assert!(extend(&mut bobs, cost(1_000_001, 0), at(5)).is_err());
 
@@ -88,7 +113,9 @@ fn t28_a_client_is_stopped_at_its_budget_and_starts_anew_the_next_day() {
     assert!(reserve(&ada, None, cost(500_000, 0), at(tomorrow - 1)).is_err());
     let _today = reserve(&ada, None, cost(499_999, 0), at(tomorrow)).unwrap();
     // Yesterday's turn does not give anything back today, and a clock that goes back gives no second budget.
-    bobs.settle(cost(0, 0), at(tomorrow)).now_or_never().unwrap();
+    bobs.settle(cost(0, 0), at(tomorrow))
+        .now_or_never()
+        .unwrap();
     assert!(reserve(&ada, None, cost(2, 0), at(0)).is_err());
 }
 
@@ -97,7 +124,11 @@ fn callers_without_identity_are_counted_by_what_is_known_of_them_and_no_class_me
     let budgets = Budgets::new(&config());
     let nobody = Principal::anonymous();
     let reserve = |budgets: &Budgets, caller: &str| {
-        budgets.reserve(&nobody, caller, None, cost(400_000, 0), at(0)).now_or_never().unwrap().is_ok()
+        budgets
+            .reserve(&nobody, caller, None, cost(400_000, 0), at(0))
+            .now_or_never()
+            .unwrap()
+            .is_ok()
     };
     assert!(reserve(&budgets, "192.0.2.1"));
     assert!(!reserve(&budgets, "192.0.2.1"));
@@ -113,14 +144,26 @@ async fn budgets_are_shared_by_nodes_and_kept_apart_while_redis_is_down() {
     let (one, two) = (node(), node());
     let ada = Principal::user("ada", None);
     let now = SystemTime::now();
-    let turn = one.reserve(&ada, "", None, cost(400_000, 50_000), now).await.unwrap();
-    let Err(NoBudget::Spent { retry_after }) = two.reserve(&ada, "", None, cost(100_001, 0), now).await else {
+    let turn = one
+        .reserve(&ada, "", None, cost(400_000, 50_000), now)
+        .await
+        .unwrap();
+    let Err(NoBudget::Spent { retry_after }) =
+        two.reserve(&ada, "", None, cost(100_001, 0), now).await
+    else {
         panic!("both nodes have the same budget");
     };
     assert!(retry_after <= Duration::from_secs(DAY_SECS));
-    assert!(two.reserve(&ada, "", None, cost(0, 50_001), now).await.is_err());
+    assert!(
+        two.reserve(&ada, "", None, cost(0, 50_001), now)
+            .await
+            .is_err()
+    );
     turn.settle(cost(100_000, 10_000), now).await;
-    let mut turn = two.reserve(&ada, "", None, cost(400_000, 90_000), now).await.unwrap();
+    let mut turn = two
+        .reserve(&ada, "", None, cost(400_000, 90_000), now)
+        .await
+        .unwrap();
     assert!(turn.extend(cost(1, 0), now).await.is_err());
     server.kill().await;
     // Each of two nodes has half a budget to go on with.
@@ -130,8 +173,14 @@ async fn budgets_are_shared_by_nodes_and_kept_apart_while_redis_is_down() {
     let mut closed = config();
     closed.when_shared_fails = WhenSharedFails::FailClosed;
     let closed = Budgets::shared(&closed, Redis::open(&server.url(), "t").unwrap());
-    let refused = closed.reserve(&ada, "", None, cost(1, 0), now).await.unwrap_err();
-    assert_eq!((refused, Rejection::from(refused).status()), (NoBudget::Unavailable, 503));
+    let refused = closed
+        .reserve(&ada, "", None, cost(1, 0), now)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused, Rejection::from(refused).status()),
+        (NoBudget::Unavailable, 503)
+    );
 }
 
 #[test]

@@ -58,21 +58,46 @@ enum Event {
     /// Something happens to the world.
     Chance,
     /// A question reaches the table.
-    Asked { node: usize, life: u32, session: u64, ask: Ask, at: u64 },
+    Asked {
+        node: usize,
+        life: u32,
+        session: u64,
+        ask: Ask,
+        at: u64,
+    },
     /// An answer reaches the node that asked at `at`.
-    Told { node: usize, life: u32, session: u64, told: Told, at: u64 },
+    Told {
+        node: usize,
+        life: u32,
+        session: u64,
+        told: Told,
+        at: u64,
+    },
     /// News of an eviction reaches a node.
     News { node: usize, session: u64 },
     /// A node looks after a session: renews it, asks again, or lets it go.
-    Tick { node: usize, life: u32, session: u64 },
+    Tick {
+        node: usize,
+        life: u32,
+        session: u64,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq)]
 enum State {
-    Waiting { until: u64 },
-    Live { epoch: u64, deadline: u64 },
+    Waiting {
+        until: u64,
+    },
+    Live {
+        epoch: u64,
+        deadline: u64,
+    },
     /// Told to end; it stops and lets go by then. Still live until that time.
-    Ending { epoch: u64, by: u64, deadline: u64 },
+    Ending {
+        epoch: u64,
+        by: u64,
+        deadline: u64,
+    },
 }
 
 #[derive(Default)]
@@ -124,7 +149,8 @@ impl World {
 
     fn after(&mut self, delay: u64, event: Event) {
         self.serial += 1;
-        self.events.push(Reverse((self.now + delay, self.serial, event)));
+        self.events
+            .push(Reverse((self.now + delay, self.serial, event)));
     }
 
     /// Sends unless the network is cut. Mostly quick, now and then very late.
@@ -142,7 +168,16 @@ impl World {
 
     fn ask(&mut self, node: usize, session: u64, ask: Ask) {
         let (life, at) = (self.nodes[node].life, self.now);
-        self.send(node, Event::Asked { node, life, session, ask, at });
+        self.send(
+            node,
+            Event::Asked {
+                node,
+                life,
+                session,
+                ask,
+                at,
+            },
+        );
     }
 
     fn run(&mut self, until: u64) {
@@ -170,9 +205,11 @@ impl World {
             }
         }
         let running = self.nodes.iter().filter(|node| node.paused_until <= now);
-        let live = running.flat_map(|node| &node.sessions).filter(|(session, state)| {
-            user_of(**session) == user && !matches!(state, State::Waiting { .. })
-        });
+        let live = running
+            .flat_map(|node| &node.sessions)
+            .filter(|(session, state)| {
+                user_of(**session) == user && !matches!(state, State::Waiting { .. })
+            });
         let ids: std::collections::BTreeSet<_> = live.map(|(session, _)| *session).collect();
         ids.len()
     }
@@ -186,10 +223,25 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Chance => self.chance(),
-            Event::Asked { node, life, session, ask, at } => {
+            Event::Asked {
+                node,
+                life,
+                session,
+                ask,
+                at,
+            } => {
                 let told = self.answer(session, ask);
                 if let Some(told) = told {
-                    self.send(node, Event::Told { node, life, session, told, at });
+                    self.send(
+                        node,
+                        Event::Told {
+                            node,
+                            life,
+                            session,
+                            told,
+                            at,
+                        },
+                    );
                 }
             }
             // A paused node reads its messages when it wakes.
@@ -199,8 +251,15 @@ impl World {
                 let delay = self.nodes[node].paused_until - self.now;
                 self.after(delay, event);
             }
-            Event::Told { node, life, .. } | Event::Tick { node, life, .. } if self.nodes[node].life != life => {}
-            Event::Told { node, session, told, at, .. } => self.told(node, session, told, at),
+            Event::Told { node, life, .. } | Event::Tick { node, life, .. }
+                if self.nodes[node].life != life => {}
+            Event::Told {
+                node,
+                session,
+                told,
+                at,
+                ..
+            } => self.told(node, session, told, at),
             Event::News { node, session } => self.told(node, session, Told::Evicted, self.now),
             Event::Tick { node, session, .. } => self.tick(node, session),
         }
@@ -253,17 +312,34 @@ impl World {
         let next = match (state, told) {
             (State::Waiting { .. }, Told::Held(epoch)) if now < limit || !self.fence => {
                 self.granted += 1;
-                Some(State::Live { epoch, deadline: limit })
+                Some(State::Live {
+                    epoch,
+                    deadline: limit,
+                })
             }
             (State::Live { epoch, deadline }, Told::Held(told)) if told == epoch => {
-                Some(State::Live { epoch, deadline: deadline.max(limit) })
+                Some(State::Live {
+                    epoch,
+                    deadline: deadline.max(limit),
+                })
             }
             (State::Live { epoch, deadline }, Told::Evicted) => {
                 self.replaced += 1;
                 let by = now + self.random.below(500 * MS);
                 let life = self.nodes[node].life;
-                self.after(by - now, Event::Tick { node, life, session });
-                Some(State::Ending { epoch, by, deadline })
+                self.after(
+                    by - now,
+                    Event::Tick {
+                        node,
+                        life,
+                        session,
+                    },
+                );
+                Some(State::Ending {
+                    epoch,
+                    by,
+                    deadline,
+                })
             }
             (State::Live { .. } | State::Waiting { .. }, Told::Lost) => None,
             _ => Some(state),
@@ -286,11 +362,25 @@ impl World {
             }
             State::Waiting { .. } => {
                 self.ask(node, session, Ask::Claim);
-                self.after(250 * MS, Event::Tick { node, life, session });
+                self.after(
+                    250 * MS,
+                    Event::Tick {
+                        node,
+                        life,
+                        session,
+                    },
+                );
             }
             State::Live { epoch, .. } => {
                 self.ask(node, session, Ask::Renew(epoch));
-                self.after(10 * S, Event::Tick { node, life, session });
+                self.after(
+                    10 * S,
+                    Event::Tick {
+                        node,
+                        life,
+                        session,
+                    },
+                );
             }
             State::Ending { epoch, by, .. } if self.now >= by => {
                 self.nodes[node].sessions.remove(&session);
@@ -303,14 +393,26 @@ impl World {
     fn open(&mut self, node: usize, session: u64) {
         let until = self.now + 40 * S;
         let life = self.nodes[node].life;
-        self.nodes[node].sessions.entry(session).or_insert(State::Waiting { until });
-        self.after(0, Event::Tick { node, life, session });
+        self.nodes[node]
+            .sessions
+            .entry(session)
+            .or_insert(State::Waiting { until });
+        self.after(
+            0,
+            Event::Tick {
+                node,
+                life,
+                session,
+            },
+        );
     }
 
     fn chance(&mut self) {
         let node = self.random.below(NODES as u64) as usize;
         let known: Vec<_> = self.nodes[node].sessions.keys().copied().collect();
-        let some = known.get(self.random.below(known.len().max(1) as u64) as usize).copied();
+        let some = known
+            .get(self.random.below(known.len().max(1) as u64) as usize)
+            .copied();
         match self.random.below(40) {
             0..18 => {
                 let session = self.next_session;
@@ -326,7 +428,8 @@ impl World {
             // Hung up.
             22..34 => {
                 if let Some(session) = some
-                    && let Some(State::Live { epoch, .. }) = self.nodes[node].sessions.remove(&session)
+                    && let Some(State::Live { epoch, .. }) =
+                        self.nodes[node].sessions.remove(&session)
                 {
                     self.ask(node, session, Ask::Release(Some(epoch)));
                 }
@@ -344,7 +447,8 @@ impl World {
 
     /// No more accidents, no more news.
     fn calm(&mut self) {
-        self.events.retain(|Reverse((_, _, event))| *event != Event::Chance);
+        self.events
+            .retain(|Reverse((_, _, event))| *event != Event::Chance);
         for node in &mut self.nodes {
             node.paused_until = 0;
             node.cut_until = 0;
@@ -360,7 +464,11 @@ fn d4_there_are_never_more_sessions_than_places_whatever_happens_to_nodes() {
     for seed in 0..60 {
         let mut world = World::new(seed, true);
         world.run(3_600 * S);
-        assert!(world.most_live <= LIMIT as usize, "seed {seed}: {} live", world.most_live);
+        assert!(
+            world.most_live <= LIMIT as usize,
+            "seed {seed}: {} live",
+            world.most_live
+        );
         (granted, replaced) = (granted + world.granted, replaced + world.replaced);
 
         // All nodes died at once. After one lease every place is free again: none was lost, none counted twice.
@@ -371,10 +479,16 @@ fn d4_there_are_never_more_sessions_than_places_whatever_happens_to_nodes() {
         let first = world.next_session.next_multiple_of(USERS);
         for place in 0..u64::from(LIMIT) {
             let told = world.answer(first + USERS * place, Ask::Claim);
-            assert!(matches!(told, Some(Told::Held(_))), "seed {seed}: place {place}");
+            assert!(
+                matches!(told, Some(Told::Held(_))),
+                "seed {seed}: place {place}"
+            );
         }
     }
-    assert!(granted > 10_000 && replaced > 1_000, "{granted} granted, {replaced} replaced");
+    assert!(
+        granted > 10_000 && replaced > 1_000,
+        "{granted} granted, {replaced} replaced"
+    );
 }
 
 #[test]

@@ -9,10 +9,10 @@
 //! | none | waiting | first asked for |
 //! | waiting | holding, with a new epoch | a place is free and its rank is below the limit |
 //! | waiting | none | newer claims fill the limit, it is given up, or its lease runs out |
-//! | holding | holding, with a new epoch | the session is claimed again (another node resumes it) |
 //! | holding | none | it is released, or its lease runs out |
 //!
-//! The epoch fences: whoever holds with an older one can neither renew nor release.
+//! Claiming a session that is held (another connection resumes it) waits for the holder like anybody else, but takes no
+//! second place. The epoch fences: whoever held before and slept through the end of the lease can neither renew nor release.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -86,7 +86,14 @@ struct Claim {
 
 impl LeaseTable {
     /// Claims a place for the session `id`, or asks again for one. `age`: how long ago the session began, zero for a new one.
-    pub(in crate::limit) fn claim(&mut self, id: &str, owner: &Owner, caps: &Caps, age: u64, now: u64) -> Claimed {
+    pub(in crate::limit) fn claim(
+        &mut self,
+        id: &str,
+        owner: &Owner,
+        caps: &Caps,
+        age: u64,
+        now: u64,
+    ) -> Claimed {
         use super::NoPlace;
 
         self.expire(now);
@@ -106,31 +113,37 @@ impl LeaseTable {
             }
             return Claimed::Refused(NoPlace::Replaced);
         }
+        if self.claims[id].epoch.is_some() {
+            let evicted = vec![id.to_owned()];
+            return Claimed::Waiting { evicted };
+        }
         self.extend(id, now + caps.ttl);
-        let holds = self.claims[id].epoch.is_some();
-        if !holds {
-            if self.held_by(&owner.user) >= caps.per_user as usize {
-                let evicted = self.evicted(&owner.user, caps);
-                return Claimed::Waiting { evicted };
-            }
-            let in_tenant = owner.tenant.as_ref().and_then(|tenant| self.tenants.get(tenant));
-            let full = if caps.total.is_some_and(|most| self.holders >= most) {
-                Some(NoPlace::Server)
-            } else if owner.tenant.is_some()
-                && caps.per_tenant.is_some_and(|most| in_tenant.copied().unwrap_or(0) >= most)
-            {
-                Some(NoPlace::Tenant)
-            } else {
-                None
-            };
-            if let Some(full) = full {
-                self.remove(id);
-                return Claimed::Refused(full);
-            }
-            self.holders += 1;
-            if let Some(tenant) = &owner.tenant {
-                *self.tenants.entry(tenant.clone()).or_default() += 1;
-            }
+        if self.held_by(&owner.user) >= caps.per_user as usize {
+            let evicted = self.evicted(&owner.user, caps);
+            return Claimed::Waiting { evicted };
+        }
+        let in_tenant = owner
+            .tenant
+            .as_ref()
+            .and_then(|tenant| self.tenants.get(tenant));
+        let full = if caps.total.is_some_and(|most| self.holders >= most) {
+            Some(NoPlace::Server)
+        } else if owner.tenant.is_some()
+            && caps
+                .per_tenant
+                .is_some_and(|most| in_tenant.copied().unwrap_or(0) >= most)
+        {
+            Some(NoPlace::Tenant)
+        } else {
+            None
+        };
+        if let Some(full) = full {
+            self.remove(id);
+            return Claimed::Refused(full);
+        }
+        self.holders += 1;
+        if let Some(tenant) = &owner.tenant {
+            *self.tenants.entry(tenant.clone()).or_default() += 1;
         }
         // Larger than any before, also after the table was lost.
         self.epoch = now.max(self.epoch + 1);
@@ -143,7 +156,13 @@ impl LeaseTable {
 
     /// Says that the session lives. A table in memory needs no renewals, its process is the only one.
     #[cfg(test)]
-    pub(in crate::limit) fn renew(&mut self, id: &str, epoch: u64, caps: &Caps, now: u64) -> Renewed {
+    pub(in crate::limit) fn renew(
+        &mut self,
+        id: &str,
+        epoch: u64,
+        caps: &Caps,
+        now: u64,
+    ) -> Renewed {
         self.expire(now);
         match self.claims.get(id) {
             None => Renewed::Unknown,
@@ -159,7 +178,10 @@ impl LeaseTable {
     /// Lets go. `epoch`: absent for a claim that waits. Returns whether there was such a claim.
     pub(in crate::limit) fn release(&mut self, id: &str, epoch: Option<u64>, now: u64) -> bool {
         self.expire(now);
-        let found = self.claims.get(id).is_some_and(|claim| claim.epoch == epoch);
+        let found = self
+            .claims
+            .get(id)
+            .is_some_and(|claim| claim.epoch == epoch);
         if found {
             self.remove(id);
         }
@@ -174,7 +196,9 @@ impl LeaseTable {
 
     fn held_by(&self, user: &str) -> usize {
         let claims = self.by_user.get(user).into_iter().flatten();
-        claims.filter(|(_, id)| self.claims[id].epoch.is_some()).count()
+        claims
+            .filter(|(_, id)| self.claims[id].epoch.is_some())
+            .count()
     }
 
     /// How many claims of the same user are newer.

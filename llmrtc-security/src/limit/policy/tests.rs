@@ -12,12 +12,19 @@ fn address(text: &str) -> Subject<'static> {
 }
 
 /// Without Redis a decision never waits.
-fn check(limits: &Limits, scope: Scope, subject: &Subject<'_>, now: Instant) -> Result<Option<Standing>, Refusal> {
+fn check(
+    limits: &Limits,
+    scope: Scope,
+    subject: &Subject<'_>,
+    now: Instant,
+) -> Result<Option<Standing>, Refusal> {
     limits.check(scope, subject, 1, now).now_or_never().unwrap()
 }
 
 fn admitted(limits: &Limits, scope: Scope, subject: &Subject<'_>, now: Instant) -> usize {
-    (0..10_000).take_while(|_| check(limits, scope, subject, now).is_ok()).count()
+    (0..10_000)
+        .take_while(|_| check(limits, scope, subject, now).is_ok())
+        .count()
 }
 
 #[test]
@@ -26,20 +33,32 @@ fn d1_each_address_and_scope_has_a_bucket_of_its_own() {
     let limits = limits(json!({}), start);
     let (a, b) = (address("192.0.2.1"), address("192.0.2.2"));
     assert_eq!(admitted(&limits, Scope::Http, &a, start), 21);
-    assert_eq!(admitted(&limits, Scope::Http, &address("::ffff:192.0.2.1"), start), 0);
+    assert_eq!(
+        admitted(&limits, Scope::Http, &address("::ffff:192.0.2.1"), start),
+        0
+    );
     assert_eq!(admitted(&limits, Scope::Http, &b, start), 21);
     assert_eq!(admitted(&limits, Scope::Upgrade, &a, start), 30);
     assert_eq!(admitted(&limits, Scope::Ticket, &a, start), 30);
     let Err(Refusal::Limited(standing)) = check(&limits, Scope::Http, &a, start) else {
         panic!("the bucket is exhausted");
     };
-    assert_eq!((standing.tier, standing.scope), (Tier::Address, Scope::Http));
+    assert_eq!(
+        (standing.tier, standing.scope),
+        (Tier::Address, Scope::Http)
+    );
     let later = start + standing.decision.retry_after;
     assert_eq!(admitted(&limits, Scope::Http, &a, later), 1);
     // The operator's own machine is exempt.
-    assert_eq!(check(&limits, Scope::Http, &address("127.0.0.1"), start), Ok(None));
+    assert_eq!(
+        check(&limits, Scope::Http, &address("127.0.0.1"), start),
+        Ok(None)
+    );
     let strict = super::tests::limits(json!({ "exempt": [] }), start);
-    assert_eq!(admitted(&strict, Scope::Http, &address("127.0.0.1"), start), 21);
+    assert_eq!(
+        admitted(&strict, Scope::Http, &address("127.0.0.1"), start),
+        21
+    );
 }
 
 #[test]
@@ -63,7 +82,10 @@ fn d1_ipv6_is_counted_by_64_and_by_48() {
         panic!("the network is exhausted");
     };
     assert_eq!(standing.tier, Tier::Network);
-    assert_eq!(admitted(&limits, Scope::Http, &address("2001:db8:2::1"), start), 21);
+    assert_eq!(
+        admitted(&limits, Scope::Http, &address("2001:db8:2::1"), start),
+        21
+    );
     // What the network refused was given back to the address.
     let later = start + Duration::from_secs(60);
     assert_eq!(admitted(&limits, Scope::Http, &subject(4, 1), later), 21);
@@ -83,7 +105,9 @@ fn d1_failed_attempts_block_the_address_for_a_while() {
     assert_eq!(fail(start), None, "told once");
     let neighbour = address("2001:db8::2");
     for scope in [Scope::Http, Scope::Upgrade, Scope::Ticket] {
-        let blocked = Refusal::Blocked { retry_after: Duration::from_secs(120) };
+        let blocked = Refusal::Blocked {
+            retry_after: Duration::from_secs(120),
+        };
         assert_eq!(check(&limits, scope, &neighbour, start), Err(blocked));
         assert_eq!(Rejection::from(blocked).status(), 429);
     }
@@ -93,7 +117,12 @@ fn d1_failed_attempts_block_the_address_for_a_while() {
     // One in twelve seconds never blocks.
     for i in 1..20 {
         let now = start + Duration::from_secs(600 + 12 * i);
-        assert_eq!(limits.auth_failed("192.0.2.9".parse().unwrap(), now).now_or_never(), Some(None));
+        assert_eq!(
+            limits
+                .auth_failed("192.0.2.9".parse().unwrap(), now)
+                .now_or_never(),
+            Some(None)
+        );
     }
 }
 
@@ -104,8 +133,12 @@ fn d2_a_user_is_counted_by_name_over_addresses_and_sessions() {
     let ada = Principal::user("ada", Some("acme".into()));
     let same = Principal::user("ada", Some("acme".into()));
     let other_tenant = Principal::user("ada", Some("zeta".into()));
-    let at_home = address("192.0.2.1").principal(&ada).session(SessionId::from_u128(1));
-    let at_work = address("198.51.100.1").principal(&same).session(SessionId::from_u128(2));
+    let at_home = address("192.0.2.1")
+        .principal(&ada)
+        .session(SessionId::from_u128(1));
+    let at_work = address("198.51.100.1")
+        .principal(&same)
+        .session(SessionId::from_u128(2));
     assert_eq!(admitted(&limits, Scope::Turn, &at_home, start), 60);
     assert_eq!(admitted(&limits, Scope::Turn, &at_work, start), 0);
     let stranger = address("192.0.2.1").principal(&other_tenant);
@@ -127,7 +160,15 @@ fn d2_callers_without_identity_are_counted_by_session_else_by_address() {
     assert_eq!(admitted(&limits, Scope::Offer, &two, start), 3);
     // Even on the operator's own machine a session has limits.
     let local = address("127.0.0.1").principal(&nobody);
-    assert_eq!(admitted(&limits, Scope::Offer, &local.session(SessionId::from_u128(3)), start), 3);
+    assert_eq!(
+        admitted(
+            &limits,
+            Scope::Offer,
+            &local.session(SessionId::from_u128(3)),
+            start
+        ),
+        3
+    );
     assert_eq!(check(&limits, Scope::Offer, &local, start), Ok(None));
 }
 
@@ -148,18 +189,42 @@ fn d2_classes_inherit_and_tenants_share() {
         Principal::user("eve", tenant()),
     );
     let plain = |who| address("192.0.2.1").principal(who);
-    assert_eq!(admitted(&limits, Scope::Turn, &plain(&ada).class(Some("no such class")), start), 10);
-    assert_eq!(admitted(&limits, Scope::Turn, &plain(&bob), start), 5, "the rest of the tenant");
+    assert_eq!(
+        admitted(
+            &limits,
+            Scope::Turn,
+            &plain(&ada).class(Some("no such class")),
+            start
+        ),
+        10
+    );
+    assert_eq!(
+        admitted(&limits, Scope::Turn, &plain(&bob), start),
+        5,
+        "the rest of the tenant"
+    );
     let Err(Refusal::Limited(standing)) = check(&limits, Scope::Turn, &plain(&bob), start) else {
         panic!("the tenant is exhausted");
     };
     assert_eq!(standing.tier, Tier::Tenant);
     // What the tenant refused was given back to the user: six seconds later both have exactly one more.
-    assert_eq!(admitted(&limits, Scope::Turn, &plain(&bob), start + Duration::from_secs(4)), 1);
+    assert_eq!(
+        admitted(
+            &limits,
+            Scope::Turn,
+            &plain(&bob),
+            start + Duration::from_secs(4)
+        ),
+        1
+    );
     let gold = plain(&eve).class(Some("gold"));
     assert_eq!(admitted(&limits, Scope::Turn, &gold, start), 100);
     assert_eq!(check(&limits, Scope::Offer, &gold, start), Ok(None));
-    assert_eq!(admitted(&limits, Scope::ToolCall, &gold, start), 120, "inherited from what is built in");
+    assert_eq!(
+        admitted(&limits, Scope::ToolCall, &gold, start),
+        120,
+        "inherited from what is built in"
+    );
 }
 
 #[test]
@@ -173,7 +238,11 @@ fn d2_messages_are_counted_together_and_by_type() {
     );
     let ada = Principal::user("ada", None);
     let subject = address("192.0.2.1").principal(&ada);
-    let admitted = |kind| (0..100).take_while(|_| limits.message(kind, &subject, start).is_ok()).count();
+    let admitted = |kind| {
+        (0..100)
+            .take_while(|_| limits.message(kind, &subject, start).is_ok())
+            .count()
+    };
     assert_eq!(admitted("ping"), 2);
     assert_eq!(admitted("reconnect"), 1);
     assert_eq!(admitted("audio"), 7, "refused pings did not count");
@@ -182,13 +251,24 @@ fn d2_messages_are_counted_together_and_by_type() {
 #[test]
 fn d2_costs_are_estimated_before_and_settled_after() {
     let start = Instant::now();
-    let limits = limits(json!({ "classes": { "default": { "user": { "llm_tokens": "60000/m" } } } }), start);
+    let limits = limits(
+        json!({ "classes": { "default": { "user": { "llm_tokens": "60000/m" } } } }),
+        start,
+    );
     let ada = Principal::user("ada", None);
     let subject = address("192.0.2.1").principal(&ada);
     let take = |cost, now| {
-        limits.check(Scope::LlmTokens, &subject, cost, now).now_or_never().unwrap()
+        limits
+            .check(Scope::LlmTokens, &subject, cost, now)
+            .now_or_never()
+            .unwrap()
     };
-    let charge = |cost| limits.charge(Scope::LlmTokens, &subject, cost, start).now_or_never().unwrap();
+    let charge = |cost| {
+        limits
+            .charge(Scope::LlmTokens, &subject, cost, start)
+            .now_or_never()
+            .unwrap()
+    };
     let left = |now| take(0, now).unwrap().unwrap().decision.remaining;
     take(3_000, start).unwrap();
     charge(-1_000);
@@ -267,13 +347,18 @@ mod d3_shared {
     #[tokio::test]
     async fn nodes_count_together_and_what_one_side_refuses_the_other_gets_back() {
         let server = RedisServer::start().await;
-        let config = || json!({
-            "address": { "http": "1/h burst 9" },
-            "classes": { "default": { "user": { "http": "1/h burst 3" }, "tenant": { "http": "1/h burst 5" } } },
-        });
+        let config = || {
+            json!({
+                "address": { "http": "1/h burst 9" },
+                "classes": { "default": { "user": { "http": "1/h burst 3" }, "tenant": { "http": "1/h burst 5" } } },
+            })
+        };
         let nodes = [node(&server, config()), node(&server, config())];
         let now = Instant::now();
-        let (ada, bob) = (Principal::user("ada", Some("acme".into())), Principal::user("bob", Some("acme".into())));
+        let (ada, bob) = (
+            Principal::user("ada", Some("acme".into())),
+            Principal::user("bob", Some("acme".into())),
+        );
         for (node, who, tier) in [
             (0, &ada, None),
             (1, &ada, None),
@@ -295,10 +380,22 @@ mod d3_shared {
         }
         // The address was charged for six requests only.
         for left in [3, 2, 1, 0] {
-            let standing = nodes[0].check(Scope::Http, &address("2001:db8::2"), 1, now).await.unwrap().unwrap();
-            assert_eq!((standing.tier, standing.decision.remaining), (Tier::Address, left));
+            let standing = nodes[0]
+                .check(Scope::Http, &address("2001:db8::2"), 1, now)
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(
+                (standing.tier, standing.decision.remaining),
+                (Tier::Address, left)
+            );
         }
-        assert!(nodes[1].check(Scope::Http, &address("2001:db8::3"), 1, now).await.is_err());
+        assert!(
+            nodes[1]
+                .check(Scope::Http, &address("2001:db8::3"), 1, now)
+                .await
+                .is_err()
+        );
         assert_eq!(nodes[0].buckets(), 0, "nothing is counted twice");
         // Failed attempts count together, too.
         let attacker = "192.0.2.9".parse().unwrap();
@@ -313,7 +410,10 @@ mod d3_shared {
     async fn t27_without_redis_each_node_goes_on_with_its_part_or_nobody_is_admitted() {
         let mut server = RedisServer::start().await;
         let local = node(&server, json!({ "nodes": 3 }));
-        let closed = node(&server, json!({ "nodes": 3, "when_shared_fails": "fail_closed" }));
+        let closed = node(
+            &server,
+            json!({ "nodes": 3, "when_shared_fails": "fail_closed" }),
+        );
         let ada = Principal::user("ada", None);
         let subject = address("192.0.2.1").principal(&ada);
         let now = Instant::now();
@@ -324,7 +424,10 @@ mod d3_shared {
             admitted += 1;
         }
         assert_eq!(admitted, 20, "a third of sixty");
-        let refused = closed.check(Scope::Turn, &subject, 1, now).await.unwrap_err();
+        let refused = closed
+            .check(Scope::Turn, &subject, 1, now)
+            .await
+            .unwrap_err();
         assert_eq!(Rejection::from(refused).status(), 503);
         // Messages belong to a connection of this node, whatever Redis does.
         assert!(closed.message("ping", &subject, now).is_ok());

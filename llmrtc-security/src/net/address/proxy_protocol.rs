@@ -62,11 +62,19 @@ fn v1(bytes: &[u8]) -> Option<Header> {
         ["UNKNOWN", ..] => None,
         ["TCP4", source, target, source_port, target_port] => {
             let (source, _): (Ipv4Addr, Ipv4Addr) = (source.parse().ok()?, target.parse().ok()?);
-            (port(target_port)?, Some(SocketAddr::from((source, port(source_port)?)))).1
+            (
+                port(target_port)?,
+                Some(SocketAddr::from((source, port(source_port)?))),
+            )
+                .1
         }
         ["TCP6", source, target, source_port, target_port] => {
             let (source, _): (Ipv6Addr, Ipv6Addr) = (source.parse().ok()?, target.parse().ok()?);
-            (port(target_port)?, Some(SocketAddr::from((source, port(source_port)?)))).1
+            (
+                port(target_port)?,
+                Some(SocketAddr::from((source, port(source_port)?))),
+            )
+                .1
         }
         _ => return None,
     };
@@ -77,7 +85,8 @@ fn v1(bytes: &[u8]) -> Option<Header> {
 }
 
 fn port(text: &str) -> Option<u16> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| plain)
 }
 
@@ -93,7 +102,12 @@ fn v2(bytes: &[u8]) -> Option<Header> {
     let Some(payload) = rest.get(..length) else {
         return Some(Header::Incomplete);
     };
-    let u16_at = |at: usize| Some(u16::from_be_bytes([*payload.get(at)?, *payload.get(at + 1)?]));
+    let u16_at = |at: usize| {
+        Some(u16::from_be_bytes([
+            *payload.get(at)?,
+            *payload.get(at + 1)?,
+        ]))
+    };
     let client = match (command & 0xf, family) {
         // LOCAL: the proxy's own connection; families and addresses are to be ignored.
         (0, _) => None,
@@ -149,17 +163,33 @@ mod c3_proxy_protocol {
         let followed = [bytes, b"GET / HTTP/1.1\r\n\r\n"].concat();
         assert_eq!(parse(&followed), expected, "{shown}");
         for end in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..end]), Header::Incomplete, "{shown} cut at {end}");
+            assert_eq!(
+                parse(&bytes[..end]),
+                Header::Incomplete,
+                "{shown} cut at {end}"
+            );
         }
     }
 
     #[test]
     fn version_1() {
         for (line, client) in [
-            ("PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", Some("192.0.2.1:56324")),
-            ("PROXY TCP4 255.255.255.255 255.255.255.255 65535 0\r\n", Some("255.255.255.255:65535")),
-            ("PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n", Some("[2001:db8::1]:1")),
-            ("PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n", Some("192.0.2.1:1")),
+            (
+                "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n",
+                Some("192.0.2.1:56324"),
+            ),
+            (
+                "PROXY TCP4 255.255.255.255 255.255.255.255 65535 0\r\n",
+                Some("255.255.255.255:65535"),
+            ),
+            (
+                "PROXY TCP6 2001:db8::1 2001:db8::2 1 2\r\n",
+                Some("[2001:db8::1]:1"),
+            ),
+            (
+                "PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n",
+                Some("192.0.2.1:1"),
+            ),
             ("PROXY UNKNOWN\r\n", None),
             ("PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
         ] {
@@ -192,7 +222,11 @@ mod c3_proxy_protocol {
         }
         let endless = [SIGNATURE_V1, &[b'a'; 200]].concat();
         assert_eq!(parse(&endless[..106]), Header::Incomplete);
-        assert_eq!(parse(&endless), Header::Invalid, "a line without end is not waited for");
+        assert_eq!(
+            parse(&endless),
+            Header::Invalid,
+            "a line without end is not waited for"
+        );
     }
 
     #[test]

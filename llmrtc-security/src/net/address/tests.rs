@@ -48,7 +48,10 @@ fn c3_x_forwarded_for_is_read_from_the_right() {
         (&["192.0.2.66", "127.0.0.1, 192.0.2.1"], "192.0.2.1"),
         // A chain of our own proxies.
         (&["198.51.100.1, 192.0.2.1, 10.0.0.2"], "192.0.2.1"),
-        (&["198.51.100.1, 192.0.2.1,10.0.0.2 ,\t10.0.0.3"], "192.0.2.1"),
+        (
+            &["198.51.100.1, 192.0.2.1,10.0.0.2 ,\t10.0.0.3"],
+            "192.0.2.1",
+        ),
         (&["192.0.2.1, 203.0.113.7"], "192.0.2.1"),
         (&["192.0.2.1, fd00::1"], "192.0.2.1"),
         (&["192.0.2.1, ::ffff:10.0.0.2"], "192.0.2.1"),
@@ -85,7 +88,10 @@ fn c3_x_forwarded_for_is_read_from_the_right() {
         (&["for=192.0.2.1"], "400"),
         (&["١٩٢.0.2.1"], "400"),
     ] {
-        let lines: Vec<_> = values.iter().map(|value| ("X-Forwarded-For", *value)).collect();
+        let lines: Vec<_> = values
+            .iter()
+            .map(|value| ("X-Forwarded-For", *value))
+            .collect();
         check(Source::XForwardedFor, PROXY, &lines, expected);
     }
 }
@@ -96,7 +102,10 @@ fn c3_nobody_else_is_believed_and_no_other_header_is_read() {
     let all = [
         ("X-Forwarded-For", lie),
         ("X-Real-IP", lie),
-        ("Forwarded", "for=198.51.100.66;proto=https;host=evil.example"),
+        (
+            "Forwarded",
+            "for=198.51.100.66;proto=https;host=evil.example",
+        ),
         ("X-Forwarded-Proto", "https"),
         ("X-Forwarded-Host", "evil.example"),
         ("X-Client-IP", lie),
@@ -106,10 +115,27 @@ fn c3_nobody_else_is_believed_and_no_other_header_is_read() {
         ("Client-IP", lie),
         ("Via", "1.1 198.51.100.66"),
     ];
-    for source in [Source::None, Source::XForwardedFor, Source::XRealIp, Source::Forwarded] {
-        for peer in ["192.0.2.1", "11.0.0.1", "203.0.113.8", "2001:db8::1", "127.0.0.1"] {
-            let client = config(source).client(peer.parse().unwrap(), &headers(&all)).unwrap();
-            let expected = Client { address: peer.parse().unwrap(), secure: None, host: None };
+    for source in [
+        Source::None,
+        Source::XForwardedFor,
+        Source::XRealIp,
+        Source::Forwarded,
+    ] {
+        for peer in [
+            "192.0.2.1",
+            "11.0.0.1",
+            "203.0.113.8",
+            "2001:db8::1",
+            "127.0.0.1",
+        ] {
+            let client = config(source)
+                .client(peer.parse().unwrap(), &headers(&all))
+                .unwrap();
+            let expected = Client {
+                address: peer.parse().unwrap(),
+                secure: None,
+                host: None,
+            };
             assert_eq!(client, expected, "{source:?}");
         }
     }
@@ -147,7 +173,10 @@ fn c3_forwarded_is_read_as_rfc_7239_says() {
         (&["for=192.0.2.1:47011"], "192.0.2.1"),
         (&["for=\"[2001:db8::1]:4711\""], "2001:db8::1"),
         (&["for=\"[2001:db8::1]:_port\""], "2001:db8::1"),
-        (&["for=198.51.100.1, for=192.0.2.1;by=10.0.0.1"], "192.0.2.1"),
+        (
+            &["for=198.51.100.1, for=192.0.2.1;by=10.0.0.1"],
+            "192.0.2.1",
+        ),
         (&["for=192.0.2.1, for=10.0.0.2"], "192.0.2.1"),
         (&["for=127.0.0.1", "for=192.0.2.1"], "192.0.2.1"),
         (&["for=unknown, for=192.0.2.1"], "192.0.2.1"),
@@ -177,30 +206,69 @@ fn c3_forwarded_is_read_as_rfc_7239_says() {
 #[test]
 fn c3_scheme_and_host_come_from_a_trusted_proxy_only() {
     let check = |source, lines: &[(&str, &str)], secure: Option<bool>, host: Option<&str>| {
-        let client = config(source).client(PROXY.parse().unwrap(), &headers(lines)).unwrap();
-        assert_eq!((client.secure, client.host.as_deref()), (secure, host), "{lines:?}");
+        let client = config(source)
+            .client(PROXY.parse().unwrap(), &headers(lines))
+            .unwrap();
+        assert_eq!(
+            (client.secure, client.host.as_deref()),
+            (secure, host),
+            "{lines:?}"
+        );
     };
     let from = ("X-Forwarded-For", "192.0.2.1");
     let xff = Source::XForwardedFor;
     check(xff, &[from], None, None);
     check(
         xff,
-        &[from, ("X-Forwarded-Proto", "HTTPS"), ("X-Forwarded-Host", "voice.example:443")],
+        &[
+            from,
+            ("X-Forwarded-Proto", "HTTPS"),
+            ("X-Forwarded-Host", "voice.example:443"),
+        ],
         Some(true),
         Some("voice.example:443"),
     );
-    check(xff, &[from, ("X-Forwarded-Proto", "ws"), ("X-Forwarded-Host", "[2001:db8::1]")], Some(false), Some("[2001:db8::1]"));
-    for host in ["evil.example, voice.example", "user@voice.example", "voice.example/path", "a b", "", "a\tb", "a\"b"] {
+    check(
+        xff,
+        &[
+            from,
+            ("X-Forwarded-Proto", "ws"),
+            ("X-Forwarded-Host", "[2001:db8::1]"),
+        ],
+        Some(false),
+        Some("[2001:db8::1]"),
+    );
+    for host in [
+        "evil.example, voice.example",
+        "user@voice.example",
+        "voice.example/path",
+        "a b",
+        "",
+        "a\tb",
+        "a\"b",
+    ] {
         check(xff, &[from, ("X-Forwarded-Host", host)], None, None);
     }
     for proto in ["https, http", "gopher", "", "https\""] {
         check(xff, &[from, ("X-Forwarded-Proto", proto)], None, None);
     }
-    check(xff, &[from, ("X-Forwarded-Proto", "http"), ("X-Forwarded-Proto", "https")], None, None);
+    check(
+        xff,
+        &[
+            from,
+            ("X-Forwarded-Proto", "http"),
+            ("X-Forwarded-Proto", "https"),
+        ],
+        None,
+        None,
+    );
     // In `Forwarded`, the element that names the client counts, not what the client wrote to its left.
     check(
         Source::Forwarded,
-        &[("Forwarded", "for=127.0.0.1;host=evil.example;proto=http, for=192.0.2.1;host=\"voice.example\";proto=https, for=10.0.0.2;proto=http")],
+        &[(
+            "Forwarded",
+            "for=127.0.0.1;host=evil.example;proto=http, for=192.0.2.1;host=\"voice.example\";proto=https, for=10.0.0.2;proto=http",
+        )],
         Some(true),
         Some("voice.example"),
     );
@@ -209,9 +277,19 @@ fn c3_scheme_and_host_come_from_a_trusted_proxy_only() {
 #[test]
 fn c3_long_headers_end_somewhere() {
     let many = vec!["10.0.0.9"; 400].join(",");
-    check(Source::XForwardedFor, PROXY, &[("X-Forwarded-For", &many)], "10.0.0.9");
+    check(
+        Source::XForwardedFor,
+        PROXY,
+        &[("X-Forwarded-For", &many)],
+        "10.0.0.9",
+    );
     let longer = "1".repeat(MAX_BYTES + 1);
-    check(Source::XForwardedFor, PROXY, &[("X-Forwarded-For", &longer)], "400");
+    check(
+        Source::XForwardedFor,
+        PROXY,
+        &[("X-Forwarded-For", &longer)],
+        "400",
+    );
 }
 
 #[test]
@@ -224,7 +302,14 @@ fn networks_are_prefixes_or_addresses() {
     assert!(Networks::loopback().contain("127.8.9.10".parse().unwrap()));
     assert!(Networks::loopback().contain("::1".parse().unwrap()));
     assert!(Networks::default().is_empty());
-    for wrong in ["", "10.0.0.0/33", "10.0.0.0/-1", "all", "::ffff:10.0.0.0/104", "10.0.0.*"] {
+    for wrong in [
+        "",
+        "10.0.0.0/33",
+        "10.0.0.0/-1",
+        "all",
+        "::ffff:10.0.0.0/104",
+        "10.0.0.*",
+    ] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
 }

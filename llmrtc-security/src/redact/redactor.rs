@@ -1,0 +1,243 @@
+//! The redactor: detectors, resolution, and what takes a span's place.
+
+use std::{borrow::Cow, collections::HashSet, fmt};
+
+use super::{
+    config::RedactConfig,
+    custom::{DenyList, Recogniser},
+    detector::{Context, Detector, HORIZON, Span, horizon},
+    kind::Kind,
+    mode::{self, Mode, SinkPolicy},
+    resolve::resolve,
+    secrets::SecretDetector,
+    spoken::SpokenDetector,
+    tokens::SessionTokens,
+    written::WrittenDetector,
+};
+
+/// Text longer than this is judged in frames of this many bytes. No utterance is; documents and logs are.
+pub(super) const FRAME: usize = 8192;
+/// Bytes before a frame that its detectors see. A 4096-bit private key in PEM fits.
+pub(super) const LOOKBACK: usize = 4096;
+
+/// A redaction configuration that cannot work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedactConfigError {
+    /// The pattern of an own recogniser is no regular expression, or too large a one.
+    #[error("the pattern of recogniser {name:?} does not compile")]
+    Pattern {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: regex::Error,
+    },
+    /// The deny list is too large.
+    #[error("the deny list does not compile")]
+    DenyList(#[source] aho_corasick::BuildError),
+}
+
+/// Finds and replaces personal data and credentials. Immutable: share it in an `Arc`.
+pub struct Redactor {
+    spoken: Option<SpokenDetector>,
+    /// The operator's recognisers and deny list.
+    own: Vec<Box<dyn Detector>>,
+    off: HashSet<Kind>,
+    allow: HashSet<String>,
+    /// Whether the question before and the dialogue count.
+    context: bool,
+}
+
+impl Redactor {
+    /// Builds the detectors that `config` asks for.
+    ///
+    /// # Errors
+    /// [`RedactConfigError`] for a pattern or list that does not compile.
+    pub fn new(config: &RedactConfig) -> Result<Self, RedactConfigError> {
+        let mut own: Vec<Box<dyn Detector>> = Vec::new();
+        for recogniser in &config.recognisers {
+            let built = Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern { name: recogniser.name.clone(), source })?;
+            own.push(Box::new(built));
+        }
+        if let Some(list) = DenyList::new(config).map_err(RedactConfigError::DenyList)? {
+            own.push(Box::new(list));
+        }
+        Ok(Self {
+            spoken: config.spoken.then(SpokenDetector::default),
+            own,
+            off: config.off.iter().filter_map(|name| Kind::named(name)).collect(),
+            context: config.context,
+            allow: config.allow.iter().map(|value| value.trim().to_lowercase()).collect(),
+        })
+    }
+
+    /// What `text` gives away: sorted, without overlaps. Allocates only if there is something.
+    pub fn spans(&self, text: &str, context: &Context<'_>) -> Vec<Span> {
+        self.spans_of(text, context, &|_| true)
+    }
+
+    /// `text` as a sink may see it. Borrowed if nothing changes.
+    ///
+    /// `session` gives pseudonyms and tokens; without one those modes write plain tags.
+    pub fn redact<'t>(
+        &self,
+        text: &'t str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+        session: Option<&SessionTokens>,
+    ) -> Cow<'t, str> {
+        let spans = self.spans_for(text, context, policy);
+        if spans.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let mut out = String::with_capacity(text.len());
+        let mut copied = 0;
+        for span in &spans {
+            out.push_str(&text[copied..span.start]);
+            write(&span.kind, &text[span.start..span.end], policy, session, &mut out);
+            copied = span.end;
+        }
+        out.push_str(&text[copied..]);
+        Cow::Owned(out)
+    }
+
+    /// Spans that a sink may not see.
+    pub(super) fn spans_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+        self.spans_of(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
+    }
+
+    /// Spans of one window that a sink may not see.
+    pub(super) fn window_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+        self.window(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
+    }
+
+    fn spans_of(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+        if text.len() <= FRAME {
+            return self.window(text, context, wanted);
+        }
+        let mut all = Vec::new();
+        let mut frame = Frame::first(text);
+        loop {
+            let mut spans = self.window(&text[frame.seen.clone()], context, wanted);
+            clip(&mut spans, frame.seen.start, frame.start, frame.end);
+            all.append(&mut spans);
+            match frame.next(text) {
+                Some(next) => frame = next,
+                None => return all,
+            }
+        }
+    }
+
+    /// Resolved spans of one window.
+    fn window(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+        let context = if self.context { *context } else { Context { lang: context.lang, ..Context::default() } };
+        let mut spans = Vec::new();
+        WrittenDetector.detect(text, &context, &mut spans);
+        SecretDetector.detect(text, &context, &mut spans);
+        if let Some(spoken) = &self.spoken {
+            let written = spans.len();
+            spoken.detect(text, &context, &mut spans);
+            yield_to_written(text, &context, &mut spans, written);
+        }
+        for detector in &self.own {
+            detector.detect(text, &context, &mut spans);
+        }
+        if spans.is_empty() {
+            return spans;
+        }
+        spans.retain(|span| wanted(&span.kind) && !self.off.contains(&span.kind) && !self.allowed(&text[span.start..span.end]));
+        resolve(text, &mut spans);
+        spans
+    }
+
+    fn allowed(&self, value: &str) -> bool {
+        !self.allow.is_empty() && value.len() < 4 * HORIZON && self.allow.contains(&value.trim().to_lowercase())
+    }
+}
+
+/// Takes back what the grammar of speech says about writing: from `written` on, spans that a written identifier covers, and numbers in
+/// the grouping of a printed page (dates, versions, hashes), which are the written detector's to judge. Speech has words or
+/// loose digits, or answers a question.
+fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, written: usize) {
+    if spans.len() == written {
+        return;
+    }
+    let mut heard = spans.split_off(written);
+    spans.sort_by_key(|span| span.start);
+    let asked = context.previous.is_some() || context.dialogue.is_some();
+    heard.retain(|span| {
+        // As much of it as its beginning may depend on.
+        let seen = span.end.min(span.start + horizon(text, span.start).len());
+        let upto = spans.partition_point(|written| written.start <= span.start);
+        let covered = spans[..upto].iter().rev().take(4).any(|written| seen <= written.end);
+        !covered && (asked || is_spoken(&text[span.start..seen]))
+    });
+    spans.append(&mut heard);
+}
+
+/// Whether a span has a word of letters alone, or at least four loose groups of one or two digits.
+fn is_spoken(value: &str) -> bool {
+    let mut loose = 0;
+    for word in value.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        if word.chars().all(char::is_alphabetic) {
+            return true;
+        }
+        loose += usize::from(word.len() <= 2);
+    }
+    loose >= 4 && value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b',' | b'-'))
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redactor").field("own", &self.own.len()).finish_non_exhaustive()
+    }
+}
+
+/// A frame of a long text, and what its detectors see: some text before it, and the horizon behind it.
+///
+/// Frames make the cost and the memory of streams bounded; that whole texts use the same frames makes both agree.
+pub(super) struct Frame {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) seen: std::ops::Range<usize>,
+}
+
+impl Frame {
+    pub(super) fn first(text: &str) -> Self {
+        Self::at(text, 0)
+    }
+
+    /// The frame that starts at `start` of `text`.
+    pub(super) fn at(text: &str, start: usize) -> Self {
+        let end = text.ceil_char_boundary((start + FRAME).min(text.len()));
+        let from = text.ceil_char_boundary(start.saturating_sub(LOOKBACK));
+        let horizon = text[end..].char_indices().nth(HORIZON + 1).map_or(text.len(), |(at, _)| end + at);
+        Self { start, end, seen: from..horizon }
+    }
+
+    pub(super) fn next(&self, text: &str) -> Option<Self> {
+        (self.end < text.len()).then(|| Self::at(text, self.end))
+    }
+}
+
+/// Moves `spans` of a window that starts at `offset` into the text, and cuts them to the frame.
+pub(super) fn clip(spans: &mut Vec<Span>, offset: usize, start: usize, end: usize) {
+    for span in &mut *spans {
+        span.start = (span.start + offset).max(start);
+        span.end = (span.end + offset).min(end);
+    }
+    spans.retain(|span| span.start < span.end);
+}
+
+/// Appends what takes the place of `value`.
+pub(super) fn write(kind: &Kind, value: &str, policy: &SinkPolicy, session: Option<&SessionTokens>, out: &mut String) {
+    match (policy.mode_for(kind), session) {
+        (Mode::Mask, _) => mode::mask(value, 0, 0, out),
+        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => mode::mask(value, 6, 4, out),
+        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => mode::mask(value, 0, mode::kept_last(value), out),
+        (Mode::Pseudonym, Some(session)) => out.push_str(&session.pseudonym(kind, value)),
+        (Mode::Token, Some(session)) => out.push_str(&session.token(kind, value)),
+        _ => kind.write_tag(out),
+    }
+}
