@@ -101,7 +101,10 @@ impl Pattern {
         if text.starts_with("*.") && !below || name.ends_with('.') {
             return None;
         }
+        let is_name = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
         match Host::parse(name).ok()? {
+            // URLs allow more, such as `*`, which would match nothing.
+            Host::Domain(name) if !is_name(&name) => None,
             Host::Domain(name) if below => Some(Self::Below(format!(".{name}"))),
             Host::Domain(name) => Some(Self::Exactly(name)),
             Host::Ipv4(_) | Host::Ipv6(_) => None,

@@ -247,9 +247,12 @@ fn h5_animations_become_their_first_picture() {
 fn h5_broken_pictures_are_refused() {
     for file in all() {
         for end in 12..file.len() {
-            // The padding of a chunk may be missing, nothing else.
-            let cut = sanitise(&file[..end]);
-            assert_eq!(cut, Err(ImageError::Malformed), "{end} of {}", file.len());
+            // Only the end mark of a GIF may be missing, and is written anew.
+            let expected = match Format::sniff(&file) {
+                Some(Format::Gif) if end == file.len() - 1 => sanitise(&file),
+                _ => Err(ImageError::Malformed),
+            };
+            assert_eq!(sanitise(&file[..end]), expected, "{end} of {}", file.len());
         }
     }
     let png = bytes(PNG);
