@@ -1,8 +1,4 @@
 //! Behaviour that needs more than the crate: other programs, a network, minutes.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "these are tests; clippy only excuses the functions marked so"
-)]
-
+mod deploy;
 mod testssl;
