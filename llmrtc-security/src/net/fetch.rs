@@ -78,7 +78,8 @@ fn hosts_are_names(hosts: &[String]) -> Result<(), ValidationError> {
     match hosts.iter().find(|host| Pattern::parse(host).is_none()) {
         None => Ok(()),
         Some(host) => Err(ValidationError::new("host").with_message(
-            format!("`{host}` is not a name such as \"images.example.org\" or \"*.example.org\"").into(),
+            format!("`{host}` is not a name such as \"images.example.org\" or \"*.example.org\"")
+                .into(),
         )),
     }
 }
@@ -101,7 +102,10 @@ impl Pattern {
         if text.starts_with("*.") && !below || name.ends_with('.') {
             return None;
         }
-        let is_name = |name: &str| name.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c));
+        let is_name = |name: &str| {
+            name.bytes()
+                .all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(&c))
+        };
         match Host::parse(name).ok()? {
             // URLs allow more, such as `*`, which would match nothing.
             Host::Domain(name) if !is_name(&name) => None,
@@ -229,7 +233,11 @@ impl ImageFetcher {
             .map_err(failure)?;
         Ok(Self {
             client,
-            hosts: config.hosts.iter().filter_map(|host| Pattern::parse(host)).collect(),
+            hosts: config
+                .hosts
+                .iter()
+                .filter_map(|host| Pattern::parse(host))
+                .collect(),
             timeout: config.timeout,
             slots: Semaphore::new(MAX_CONCURRENT),
             port,
@@ -247,10 +255,16 @@ impl ImageFetcher {
         // Before anything waits: most refusals cost nothing.
         let url = self.parse(url)?;
         let bytes = tokio::time::timeout(self.timeout, async {
-            let _slot = self.slots.acquire().await.map_err(|error| FetchError::Unavailable(error.into()))?;
+            let _slot = self
+                .slots
+                .acquire()
+                .await
+                .map_err(|error| FetchError::Unavailable(error.into()))?;
             self.download(url).await
         });
-        Ok(image::sanitise(&bytes.await.map_err(|_| FetchError::Timeout)??)?)
+        Ok(image::sanitise(
+            &bytes.await.map_err(|_| FetchError::Timeout)??,
+        )?)
     }
 
     fn parse(&self, text: &str) -> Result<Url, FetchError> {
@@ -277,7 +291,10 @@ impl ImageFetcher {
 
     async fn download(&self, mut url: Url) -> Result<Bytes, FetchError> {
         for _ in 0..=MAX_REDIRECTS {
-            let request = self.client.get(url.clone()).header(header::ACCEPT, "image/*");
+            let request = self
+                .client
+                .get(url.clone())
+                .header(header::ACCEPT, "image/*");
             let mut response = request.send().await.map_err(failure)?;
             let status = response.status();
             if is_redirect(status) {

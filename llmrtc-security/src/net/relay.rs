@@ -133,7 +133,10 @@ impl Relay {
         let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         // Whole seconds, rounded down: never longer than asked for.
         let expires = Duration::from_secs((since_1970 + self.ttl).as_secs());
-        let pseudonym = hmac::sign(&self.pseudonyms, &[b"llmrtc relay\0", user.as_bytes()].concat());
+        let pseudonym = hmac::sign(
+            &self.pseudonyms,
+            &[b"llmrtc relay\0", user.as_bytes()].concat(),
+        );
         let pseudonym: String = pseudonym.as_ref()[..PSEUDONYM_BYTES]
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -180,7 +183,10 @@ mod h4_relay {
     /// `printf 1700000600:alice | openssl dgst -sha1 -hmac $SECRET -binary | base64`
     #[test]
     fn the_password_is_what_a_relay_computes() {
-        assert_eq!(relay().password("1700000600:alice").expose(), "wMBOAcGEIfknqoIzyjafdBBKEx4=");
+        assert_eq!(
+            relay().password("1700000600:alice").expose(),
+            "wMBOAcGEIfknqoIzyjafdBBKEx4="
+        );
     }
 
     #[test]
@@ -216,7 +222,9 @@ mod h4_relay {
             Relay::new(&config).is_ok()
         };
         assert!(check(|_| ()));
-        assert!(check(|c| c.urls.push("turns:turn.example:443?transport=tcp".into())));
+        assert!(check(|c| c
+            .urls
+            .push("turns:turn.example:443?transport=tcp".into())));
         assert!(!check(|c| c.secret = None));
         assert!(!check(|c| c.secret = Some(Secret::new("short"))));
         assert!(!check(|c| c.secret = Some(Secret::new(" ".repeat(40)))));

@@ -20,7 +20,9 @@ use tokio::process::Command;
 const LONG: Duration = Duration::from_secs(60);
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/deploy").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs/deploy")
+        .join(name)
 }
 
 fn read(name: &str) -> String {
@@ -35,7 +37,9 @@ fn replace(text: &mut String, old: &str, new: &str) {
 
 /// The lines that say something, without comments behind them.
 fn lines(text: &str) -> impl Iterator<Item = &str> {
-    let told = text.lines().map(|line| line.split(" #").next().unwrap_or(line).trim());
+    let told = text
+        .lines()
+        .map(|line| line.split(" #").next().unwrap_or(line).trim());
     told.filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
@@ -76,7 +80,10 @@ fn open_in_nftables() -> Open {
             };
             assert!(rule.ends_with("accept"), "{line}");
             let name = rule.split(' ').next().unwrap();
-            let (_, value) = defined.iter().find(|(defined, _)| defined == name).expect("a definition");
+            let (_, value) = defined
+                .iter()
+                .find(|(defined, _)| defined == name)
+                .expect("a definition");
             for range in value.trim_matches(['{', '}', ' ']).split(',') {
                 let (first, last) = ports(range, '-');
                 open.insert((protocol.to_owned(), first, last));
@@ -88,10 +95,18 @@ fn open_in_nftables() -> Open {
 
 fn open_in_ufw() -> Open {
     let text = read("ufw.sh");
-    let variable = lines(&text).find_map(|line| line.strip_prefix("ICE=")).unwrap();
+    let variable = lines(&text)
+        .find_map(|line| line.strip_prefix("ICE="))
+        .unwrap();
     let rules = lines(&text).filter_map(|line| {
-        let rule = line.strip_prefix("ufw allow ").or_else(|| line.strip_prefix("ufw limit "))?;
-        let target = rule.split(' ').next()?.trim_matches('"').replace("$ICE", variable);
+        let rule = line
+            .strip_prefix("ufw allow ")
+            .or_else(|| line.strip_prefix("ufw limit "))?;
+        let target = rule
+            .split(' ')
+            .next()?
+            .trim_matches('"')
+            .replace("$ICE", variable);
         let (range, protocol) = target.split_once('/').expect("a rule names its protocol");
         let (first, last) = ports(range, ':');
         Some((protocol.to_owned(), first, last))
@@ -107,7 +122,10 @@ fn c4_the_firewalls_open_the_web_and_the_media_ports_of_the_server_and_nothing_e
     let expected = Open::from([tcp(22), tcp(80), tcp(443), ("udp".to_owned(), first, last)]);
     assert_eq!(open_in_nftables(), expected);
     assert_eq!(open_in_ufw(), expected);
-    assert!(lines(&read("nftables.nft")).any(|line| line.contains("hook input") && line.ends_with("policy drop;")));
+    assert!(
+        lines(&read("nftables.nft"))
+            .any(|line| line.contains("hook input") && line.ends_with("policy drop;"))
+    );
     assert!(lines(&read("ufw.sh")).any(|line| line == "ufw default deny incoming"));
 }
 
@@ -116,7 +134,9 @@ fn c4_the_firewalls_open_the_web_and_the_media_ports_of_the_server_and_nothing_e
 fn c4_server_and_operators_are_on_loopback_and_behind_the_firewall() {
     let server = setting("server", "port").parse::<u16>().unwrap();
     assert_eq!(setting("server", "host"), "127.0.0.1");
-    let admin = setting("admin", "bind").parse::<std::net::SocketAddr>().unwrap();
+    let admin = setting("admin", "bind")
+        .parse::<std::net::SocketAddr>()
+        .unwrap();
     assert!(admin.ip().is_loopback());
     for (_, first, last) in open_in_nftables().union(&open_in_ufw()) {
         assert!(!(*first..=*last).contains(&server) && !(*first..=*last).contains(&admin.port()));
@@ -155,7 +175,10 @@ fn c4_the_unit_shuts_the_server_in() {
         ("PrivateTmp", "yes"),
         ("PrivateDevices", "yes"),
         ("MemoryDenyWriteExecute", "yes"),
-        ("RestrictAddressFamilies", "AF_INET AF_INET6 AF_UNIX AF_NETLINK"),
+        (
+            "RestrictAddressFamilies",
+            "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+        ),
         ("RestrictNamespaces", "yes"),
         ("SystemCallArchitectures", "native"),
         ("LimitCORE", "0"),
@@ -163,21 +186,30 @@ fn c4_the_unit_shuts_the_server_in() {
     ] {
         assert_eq!(directive(&unit, name), [value], "{name}");
     }
-    assert_eq!(directive(&unit, "SystemCallFilter"), ["@system-service", "~@privileged @resources"]);
+    assert_eq!(
+        directive(&unit, "SystemCallFilter"),
+        ["@system-service", "~@privileged @resources"]
+    );
     let folder = format!("/var/lib/{}", directive(&unit, "StateDirectory")[0]);
     assert_eq!(setting("server", "data_dir"), folder);
     // Keys come as files, and no environment holds one.
     for variable in directive(&unit, "Environment") {
         let (name, value) = variable.split_once('=').unwrap();
-        assert!(name.ends_with("_FILE") && value.starts_with("%d/"), "{variable}");
+        assert!(
+            name.ends_with("_FILE") && value.starts_with("%d/"),
+            "{variable}"
+        );
     }
 }
 
 /// Runs a program to its end; its output if it was content.
 async fn run(command: &mut Command) -> String {
     let command = command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(LONG, command.output()).await.expect("it ends");
-    let output = output.expect("the program is installed: `cargo xtask test --group deploy` installs it");
+    let output = tokio::time::timeout(LONG, command.output())
+        .await
+        .expect("it ends");
+    let output =
+        output.expect("the program is installed: `cargo xtask test --group deploy` installs it");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     let told = text(&output.stdout) + &text(&output.stderr);
     assert!(output.status.success(), "{told}");
@@ -188,7 +220,11 @@ async fn run(command: &mut Command) -> String {
 #[ignore = "deploy group"]
 async fn c4_nftables_loads_its_file() {
     // Checking needs the kernel's answers, hence root.
-    run(Command::new("/usr/sbin/nft").arg("-c").arg("-f").arg(path("nftables.nft"))).await;
+    run(Command::new("/usr/sbin/nft")
+        .arg("-c")
+        .arg("-f")
+        .arg(path("nftables.nft")))
+    .await;
 }
 
 #[tokio::test]
@@ -204,11 +240,18 @@ async fn c4_systemd_understands_the_unit_and_finds_little_exposed() {
     let file = folder.path().join("llmrtc.service");
     let mut unit = read("llmrtc.service");
     // The only part of it that need not be on this machine.
-    replace(&mut unit, "ExecStart=/usr/local/bin/llmrtc serve", "ExecStart=/bin/true serve");
+    replace(
+        &mut unit,
+        "ExecStart=/usr/local/bin/llmrtc serve",
+        "ExecStart=/bin/true serve",
+    );
     fs::write(&file, unit).unwrap();
     let told = run(Command::new("systemd-analyze").arg("verify").arg(&file)).await;
     assert!(!told.contains("llmrtc.service:"), "{told}");
     // 0 is shut, 100 is open; an ordinary service has 96.
     let mut security = Command::new("systemd-analyze");
-    run(security.args(["security", "--offline=yes", "--threshold=15", "--no-pager"]).arg(&file)).await;
+    run(security
+        .args(["security", "--offline=yes", "--threshold=15", "--no-pager"])
+        .arg(&file))
+    .await;
 }

@@ -24,7 +24,8 @@ use super::*;
 
 const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const PRIVATE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1));
-const GIF: &[u8] = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
+const GIF: &[u8] =
+    b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF,\0\0\0\0\x01\0\x01\0\0\x02\x01D\0;";
 
 /// Answers a name with its lists in order, the last one again and again, and counts.
 #[derive(Default)]
@@ -64,14 +65,27 @@ fn config(hosts: &[&str]) -> FetchConfig {
 }
 
 fn fetcher(names: &Arc<Names>) -> ImageFetcher {
-    let hosts = ["img.example", "evil.example", "mixed.example", "hop.example"];
+    let hosts = [
+        "img.example",
+        "evil.example",
+        "mixed.example",
+        "hop.example",
+    ];
     let resolver: Arc<Names> = Arc::clone(names);
-    ImageFetcher::build(&config(&hosts), resolver, |address| address == PUBLIC, |_| true).unwrap()
+    ImageFetcher::build(
+        &config(&hosts),
+        resolver,
+        |address| address == PUBLIC,
+        |_| true,
+    )
+    .unwrap()
 }
 
 async fn endless() -> Body {
     let chunk = Bytes::from(vec![0; 64 * 1024]);
-    Body::from_stream(futures_util::stream::repeat_with(move || Ok::<_, io::Error>(chunk.clone())))
+    Body::from_stream(futures_util::stream::repeat_with(move || {
+        Ok::<_, io::Error>(chunk.clone())
+    }))
 }
 
 /// A server on the address, and its port.
@@ -85,14 +99,28 @@ async fn serve(address: IpAddr, tasks: &Tasks) -> (u16, Arc<AtomicUsize>) {
         .route("/gif", get(async || GIF))
         .route("/svg", get(async || "<svg/>"))
         .route("/endless", get(endless))
-        .route("/announced", get(async || (HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from_static("10485761"))]), GIF)))
+        .route(
+            "/announced",
+            get(async || {
+                (
+                    HeaderMap::from_iter([(
+                        header::CONTENT_LENGTH,
+                        HeaderValue::from_static("10485761"),
+                    )]),
+                    GIF,
+                )
+            }),
+        )
         .route("/never", get(std::future::pending::<()>))
         .route(
             "/to/{host}/{path}",
             get(async move |Path((host, path)): Path<(String, String)>| to(&host, &path)),
         )
         .route("/ftp", get(async || Redirect::to("ftp://img.example/gif")))
-        .route("/login", get(async || Redirect::to("http://u:p@img.example/gif")))
+        .route(
+            "/login",
+            get(async || Redirect::to("http://u:p@img.example/gif")),
+        )
         .route("/relative", get(async || Redirect::permanent("gif")))
         .route(
             "/hops/{n}",
@@ -103,10 +131,12 @@ async fn serve(address: IpAddr, tasks: &Tasks) -> (u16, Arc<AtomicUsize>) {
                 }
             }),
         )
-        .layer(axum::middleware::from_fn(move |request, next: axum::middleware::Next| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            next.run(request)
-        }));
+        .layer(axum::middleware::from_fn(
+            move |request, next: axum::middleware::Next| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                next.run(request)
+            },
+        ));
     tasks
         .spawn("web", |_| async move {
             axum::serve(listener, router).await.unwrap();
@@ -130,7 +160,9 @@ async fn h5_a_picture_on_the_list_is_fetched() {
     let (port, _) = serve(PUBLIC, &tasks).await;
     let fetcher = fetcher(&names());
     for path in ["gif", "relative", "to/hop.example/gif", "hops/3"] {
-        let image = fetcher.fetch(&format!("http://img.example:{port}/{path}")).await;
+        let image = fetcher
+            .fetch(&format!("http://img.example:{port}/{path}"))
+            .await;
         assert_eq!(&image.unwrap().data[..], GIF, "{path}");
     }
 }
@@ -141,10 +173,19 @@ async fn h5_what_comes_back_has_bounds() {
     let (port, _) = serve(PUBLIC, &tasks).await;
     let fetcher = fetcher(&names());
     let fetch = async |path: &str| {
-        fetcher.fetch(&format!("http://img.example:{port}/{path}")).await.unwrap_err()
+        fetcher
+            .fetch(&format!("http://img.example:{port}/{path}"))
+            .await
+            .unwrap_err()
     };
-    assert!(matches!(fetch("endless").await, FetchError::Image(ImageError::TooLarge)));
-    assert!(matches!(fetch("svg").await, FetchError::Image(ImageError::Unsupported)));
+    assert!(matches!(
+        fetch("endless").await,
+        FetchError::Image(ImageError::TooLarge)
+    ));
+    assert!(matches!(
+        fetch("svg").await,
+        FetchError::Image(ImageError::Unsupported)
+    ));
     assert!(matches!(fetch("missing").await, FetchError::Status(404)));
     assert!(matches!(fetch("hops/4").await, FetchError::Redirects));
     assert!(matches!(fetch("ftp").await, FetchError::Url));
@@ -181,9 +222,14 @@ async fn h5_private_addresses_are_not_connected_to() {
     ] {
         let error = fetcher.fetch(&url).await.unwrap_err();
         assert!(matches!(error, FetchError::NotPublic), "{url}: {error:?}");
-        assert!(!format!("{error} {error:?}").contains("example"), "{error:?}");
+        assert!(
+            !format!("{error} {error:?}").contains("example"),
+            "{error:?}"
+        );
     }
-    let error = fetcher.fetch(&format!("http://img.example:{port}/to/127.0.0.1/gif")).await;
+    let error = fetcher
+        .fetch(&format!("http://img.example:{port}/to/127.0.0.1/gif"))
+        .await;
     assert!(matches!(error, Err(FetchError::Host)), "{error:?}");
     assert_eq!(private_hits.load(Ordering::Relaxed), 0);
 }
@@ -205,7 +251,9 @@ async fn h5_a_name_is_asked_once_for_each_connection() {
     assert!(matches!(error, FetchError::NotPublic), "{error:?}");
     // Also in the middle of a chain of redirects.
     let names = Arc::new(Names::default().with("img.example", &[&[PUBLIC], &[PUBLIC], &[PRIVATE]]));
-    let error = self::fetcher(&names).fetch(&format!("http://img.example:{port}/hops/2")).await;
+    let error = self::fetcher(&names)
+        .fetch(&format!("http://img.example:{port}/hops/2"))
+        .await;
     assert!(matches!(error, Err(FetchError::NotPublic)), "{error:?}");
     assert_eq!(private_hits.load(Ordering::Relaxed), 0);
 }
@@ -277,11 +325,18 @@ async fn h5_tricks_with_addresses_are_refused() {
         "",
     ] {
         let error = fetcher.fetch(url).await.unwrap_err();
-        assert!(matches!(error, FetchError::Url | FetchError::Host), "{url}: {error:?}");
+        assert!(
+            matches!(error, FetchError::Url | FetchError::Host),
+            "{url}: {error:?}"
+        );
     }
     let long = format!("https://img.example/{}", "a".repeat(MAX_URL_BYTES));
     assert!(matches!(fetcher.fetch(&long).await, Err(FetchError::Url)));
-    for url in ["https://img.example/", "http://IMG.example:80/", "https://a.b.cdn.example:443/"] {
+    for url in [
+        "https://img.example/",
+        "http://IMG.example:80/",
+        "https://a.b.cdn.example:443/",
+    ] {
         assert!(fetcher.parse(url).is_ok(), "{url}");
     }
 }
@@ -292,17 +347,40 @@ fn h5_from_https_nothing_leads_to_http() {
     assert!(fetcher.parse("http://img.example/").is_ok());
     // Without a list there is nothing to fetch.
     let off = ImageFetcher::new(&FetchConfig::default()).unwrap();
-    assert!(matches!(off.parse("https://img.example/"), Err(FetchError::Host)));
+    assert!(matches!(
+        off.parse("https://img.example/"),
+        Err(FetchError::Host)
+    ));
 }
 
 #[test]
 fn h5_the_list_holds_names() {
-    for good in ["img.example", "IMG.Example", "*.example.org", "bücher.example"] {
+    for good in [
+        "img.example",
+        "IMG.Example",
+        "*.example.org",
+        "bücher.example",
+    ] {
         assert_eq!(config(&[good]).validate(), Ok(()), "{good}");
     }
-    for bad in ["", "*", "*.com", "*.", "10.0.0.1", "[::1]", "0x7f.1", "https://img.example", "img.example.", "a b", "img.example:80"] {
+    for bad in [
+        "",
+        "*",
+        "*.com",
+        "*.",
+        "10.0.0.1",
+        "[::1]",
+        "0x7f.1",
+        "https://img.example",
+        "img.example.",
+        "a b",
+        "img.example:80",
+    ] {
         assert!(config(&[bad]).validate().is_err(), "{bad}");
     }
-    let slow = FetchConfig { timeout: Duration::from_secs(61), ..FetchConfig::default() };
+    let slow = FetchConfig {
+        timeout: Duration::from_secs(61),
+        ..FetchConfig::default()
+    };
     assert!(slow.validate().is_err());
 }

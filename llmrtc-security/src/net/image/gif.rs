@@ -54,7 +54,11 @@ fn size([w0, w1, h0, h1]: [u8; 4]) -> Result<Size, ImageError> {
 
 /// The table of colours that these flags announce.
 fn colours<'a>(input: &mut Reader<'a>, flags: u8) -> Result<&'a [u8], ImageError> {
-    let colours = if flags & 0x80 == 0 { 0 } else { 2 << (flags & 0x07) };
+    let colours = if flags & 0x80 == 0 {
+        0
+    } else {
+        2 << (flags & 0x07)
+    };
     input.take(3 * colours)
 }
 

@@ -83,7 +83,8 @@ fn marker(input: &mut Reader<'_>) -> Result<u8, ImageError> {
 }
 
 fn segment(output: &mut Vec<u8>, marker: u8, content: &[u8]) {
-    let length = u16::try_from(content.len() + 2).expect("what is written is no longer than what was read");
+    let length =
+        u16::try_from(content.len() + 2).expect("what is written is no longer than what was read");
     output.extend_from_slice(&[0xFF, marker]);
     output.extend_from_slice(&length.to_be_bytes());
     output.extend_from_slice(content);
@@ -105,7 +106,11 @@ fn frame(content: &[u8]) -> Result<Size, ImageError> {
 /// Everything up to the next marker that is no restart.
 fn entropy_coded<'a>(input: &mut Reader<'a>) -> Result<&'a [u8], ImageError> {
     let is_end = |pair: &[u8]| pair[0] == 0xFF && !matches!(pair[1], 0x00 | 0xD0..=0xD7);
-    let end = input.0.windows(2).position(is_end).ok_or(ImageError::Malformed)?;
+    let end = input
+        .0
+        .windows(2)
+        .position(is_end)
+        .ok_or(ImageError::Malformed)?;
     input.take(end)
 }
 
@@ -121,17 +126,27 @@ fn orientation(content: &[u8]) -> Option<u8> {
     };
     let short = |at: usize| {
         let bytes = *tiff.get(at..)?.first_chunk()?;
-        Some(if little { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) })
+        Some(if little {
+            u16::from_le_bytes(bytes)
+        } else {
+            u16::from_be_bytes(bytes)
+        })
     };
     let directory = *tiff.get(4..)?.first_chunk()?;
-    let directory = if little { u32::from_le_bytes(directory) } else { u32::from_be_bytes(directory) };
+    let directory = if little {
+        u32::from_le_bytes(directory)
+    } else {
+        u32::from_be_bytes(directory)
+    };
     let directory = usize::try_from(directory).ok()?;
     let entries = usize::from(short(directory)?);
     // At most 64 KiB are there, so the sums cannot overflow.
     let mut entries = (0..entries).map(|index| directory + 2 + 12 * index);
     let entry = entries.find(|&entry| short(entry) == Some(ORIENTATION))?;
     let value = (short(entry + 2)? == SHORT).then(|| short(entry + 8))??;
-    u8::try_from(value).ok().filter(|value| (2..=8).contains(value))
+    u8::try_from(value)
+        .ok()
+        .filter(|value| (2..=8).contains(value))
 }
 
 /// Exif with the orientation and nothing else.

@@ -6,7 +6,8 @@ const SIGNATURE_BYTES: usize = 8;
 /// Chunks that change how the picture looks. Not among them: text, Exif, time; colour profiles, which are compressed
 /// and can unpack to anything; animation.
 const KEPT: [&[u8; 4]; 11] = [
-    b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"cICP",
+    b"PLTE", b"IDAT", b"IEND", b"tRNS", b"cHRM", b"gAMA", b"sRGB", b"sBIT", b"bKGD", b"pHYs",
+    b"cICP",
 ];
 
 pub(super) fn rebuild(bytes: &[u8]) -> Result<(Size, Vec<u8>), ImageError> {

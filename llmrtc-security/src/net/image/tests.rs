@@ -9,8 +9,7 @@ const GIF: &str = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 const WEBP_LOSSY: &str = "UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA";
 const WEBP_LOSSLESS: &str = "UklGRhoAAABXRUJQVlA4TA0AAAAvAAAAEAcQERGIiP4HAA==";
 const WEBP_ALPHA: &str = "UklGRkoAAABXRUJQVlA4WAoAAAAQAAAAAAAAAAAAQUxQSAwAAAARBxAR/Q9ERP8DAABWUDggGAAAABQBAJ0BKgEAAQAAAP4AAA3AAP7mtQAAAA==";
-const WEBP_ANIMATED: &str =
-    "UklGRlIAAABXRUJQVlA4WAoAAAASAAAAAAAAAAAAQU5JTQYAAAD/////AABBTk1GJgAAAAAAAAAAAAAAAAAAAGQAAABWUDhMDQAAAC8AAAAQBxAREYiI/gcA";
+const WEBP_ANIMATED: &str = "UklGRlIAAABXRUJQVlA4WAoAAAASAAAAAAAAAAAAQU5JTQYAAAD/////AABBTk1GJgAAAAAAAAAAAAAAAAAAAGQAAABWUDhMDQAAAC8AAAAQBxAREYiI/gcA";
 const JPEG: &str = "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////////////////wgALCAABAAEBAREA/8QAFBABAAAAAAAAAAAAAAAAAAAAAP/aAAgBAQABPxD/2Q==";
 
 /// What no picture may carry out.
@@ -21,7 +20,15 @@ fn bytes(base64: &str) -> Vec<u8> {
 }
 
 fn all() -> Vec<Vec<u8>> {
-    let all = [PNG, GIF, WEBP_LOSSY, WEBP_LOSSLESS, WEBP_ALPHA, WEBP_ANIMATED, JPEG];
+    let all = [
+        PNG,
+        GIF,
+        WEBP_LOSSY,
+        WEBP_LOSSLESS,
+        WEBP_ALPHA,
+        WEBP_ANIMATED,
+        JPEG,
+    ];
     all.into_iter().map(bytes).collect()
 }
 
@@ -113,12 +120,18 @@ fn h5_large_files_and_pictures_are_refused() {
     assert_eq!(sanitise(&png), Err(ImageError::Malformed));
 
     let mut jpeg = bytes(JPEG);
-    let frame = jpeg.windows(2).position(|pair| pair == [0xFF, 0xC2]).unwrap();
+    let frame = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xC2])
+        .unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xFF; 4]);
     assert_eq!(sanitise(&jpeg), Err(ImageError::TooManyPixels));
 
     // The canvas of a GIF, and a frame that is larger than its canvas.
-    for at in [6, bytes(GIF).iter().position(|&byte| byte == 0x2C).unwrap() + 5] {
+    for at in [
+        6,
+        bytes(GIF).iter().position(|&byte| byte == 0x2C).unwrap() + 5,
+    ] {
         let mut gif = bytes(GIF);
         gif[at..at + 4].copy_from_slice(&[0xFF; 4]);
         assert_eq!(sanitise(&gif), Err(ImageError::TooManyPixels));
@@ -134,14 +147,19 @@ fn h5_large_files_and_pictures_are_refused() {
 
 #[test]
 fn h5_metadata_stays_behind() {
-    let png_metadata = [b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"tIME", b"iCCP", b"acTL", b"fdAT", b"prVt"]
-        .map(|name| png_chunk(name, SECRET))
-        .concat();
+    let png_metadata = [
+        b"tEXt", b"iTXt", b"zTXt", b"eXIf", b"tIME", b"iCCP", b"acTL", b"fdAT", b"prVt",
+    ]
+    .map(|name| png_chunk(name, SECRET))
+    .concat();
     let icc = [b"ICC_PROFILE\0".as_slice(), SECRET].concat();
     let jpeg_metadata = [
         jpeg_segment(0xE0, &[b"JFXX\0".as_slice(), SECRET].concat()),
         jpeg_segment(0xE1, &[b"Exif\0\0".as_slice(), SECRET].concat()),
-        jpeg_segment(0xE1, &[b"http://ns.adobe.com/xap/1.0/\0".as_slice(), SECRET].concat()),
+        jpeg_segment(
+            0xE1,
+            &[b"http://ns.adobe.com/xap/1.0/\0".as_slice(), SECRET].concat(),
+        ),
         jpeg_segment(0xE2, &icc),
         jpeg_segment(0xED, SECRET),
         jpeg_segment(0xEE, SECRET),
@@ -161,12 +179,21 @@ fn h5_metadata_stays_behind() {
     let lossy = bytes(WEBP_LOSSY);
     for (plain, file) in [
         (bytes(PNG), with(bytes(PNG), 33, &png_metadata)),
-        (bytes(PNG), with(bytes(PNG), bytes(PNG).len() - 12, &png_metadata)),
+        (
+            bytes(PNG),
+            with(bytes(PNG), bytes(PNG).len() - 12, &png_metadata),
+        ),
         (jpeg.clone(), with(jpeg.clone(), after_jfif, &jpeg_metadata)),
-        (jpeg.clone(), with(jpeg.clone(), between_scans, &jpeg_metadata)),
+        (
+            jpeg.clone(),
+            with(jpeg.clone(), between_scans, &jpeg_metadata),
+        ),
         (gif.clone(), with(gif.clone(), gif_image, &comment(0xFE))),
         (gif.clone(), with(gif.clone(), gif_image, &comment(0xFF))),
-        (gif.clone(), with(gif.clone(), gif.len() - 1, &comment(0xFE))),
+        (
+            gif.clone(),
+            with(gif.clone(), gif.len() - 1, &comment(0xFE)),
+        ),
         (
             lossy.clone(),
             webp_file(&[
@@ -192,8 +219,20 @@ fn h5_metadata_stays_behind() {
 #[test]
 fn h5_of_exif_only_the_orientation_remains() {
     let exif = |little: bool, orientation: u16| {
-        let short = |value: u16| if little { value.to_le_bytes() } else { value.to_be_bytes() };
-        let long = |value: u32| if little { value.to_le_bytes() } else { value.to_be_bytes() };
+        let short = |value: u16| {
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
+        };
+        let long = |value: u32| {
+            if little {
+                value.to_le_bytes()
+            } else {
+                value.to_be_bytes()
+            }
+        };
         let mut content = b"Exif\0\0".to_vec();
         content.extend_from_slice(if little { b"II*\0" } else { b"MM\0*" });
         content.extend_from_slice(&long(8));
@@ -227,7 +266,12 @@ fn h5_of_exif_only_the_orientation_remains() {
 fn h5_thumbnails_stay_behind() {
     let mut jfif = b"JFIF\0\x01\x01\0\0\x48\0\x48\x01\x01".to_vec();
     jfif.extend_from_slice(SECRET);
-    let jpeg = [&[0xFF, 0xD8], jpeg_segment(0xE0, &jfif).as_slice(), &bytes(JPEG)[20..]].concat();
+    let jpeg = [
+        &[0xFF, 0xD8],
+        jpeg_segment(0xE0, &jfif).as_slice(),
+        &bytes(JPEG)[20..],
+    ]
+    .concat();
     let image = sanitise(&jpeg).unwrap();
     assert!(is_clean(&image.data));
     assert_eq!(image.data[2..4], [0xFF, 0xE0]);
@@ -236,7 +280,10 @@ fn h5_thumbnails_stay_behind() {
 
 #[test]
 fn h5_animations_become_their_first_picture() {
-    assert_eq!(sanitise(&bytes(WEBP_ANIMATED)).unwrap().data, bytes(WEBP_LOSSLESS));
+    assert_eq!(
+        sanitise(&bytes(WEBP_ANIMATED)).unwrap().data,
+        bytes(WEBP_LOSSLESS)
+    );
     let gif = bytes(GIF);
     let second = gif[gif.len() - 23..gif.len() - 1].to_vec();
     let animated = with(gif.clone(), gif.len() - 1, &second);
@@ -266,13 +313,24 @@ fn h5_broken_pictures_are_refused() {
         assert_eq!(sanitise(&file), Err(ImageError::Malformed));
     }
     let jpeg = bytes(JPEG);
-    let scan = jpeg.windows(2).position(|pair| pair == [0xFF, 0xDA]).unwrap();
+    let scan = jpeg
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xDA])
+        .unwrap();
     for file in [
         // No frame; no scan; a second frame; arithmetic coding; a thousand scans.
         [&jpeg[..20], &jpeg[scan..]].concat(),
         [&jpeg[..scan], &[0xFF, 0xD9]].concat(),
-        with(jpeg.clone(), scan, &jpeg_segment(0xC2, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0])),
-        with(jpeg.clone(), 20, &jpeg_segment(0xC9, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0])),
+        with(
+            jpeg.clone(),
+            scan,
+            &jpeg_segment(0xC2, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0]),
+        ),
+        with(
+            jpeg.clone(),
+            20,
+            &jpeg_segment(0xC9, &[8, 0, 1, 0, 1, 1, 1, 0x11, 0]),
+        ),
         with(jpeg.clone(), scan, &jpeg[scan..jpeg.len() - 2].repeat(1000)),
     ] {
         assert_eq!(sanitise(&file), Err(ImageError::Malformed));

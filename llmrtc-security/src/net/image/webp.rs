@@ -69,7 +69,8 @@ fn picture<'a>(chunks: &mut Reader<'a>, top: bool) -> Result<Picture<'a>, ImageE
 }
 
 fn write(output: &mut Vec<u8>, name: &[u8; 4], content: &[u8]) {
-    let length = u32::try_from(content.len()).expect("what is written is no longer than what was read");
+    let length =
+        u32::try_from(content.len()).expect("what is written is no longer than what was read");
     output.extend_from_slice(name);
     output.extend_from_slice(&length.to_le_bytes());
     output.extend_from_slice(content);

@@ -66,7 +66,16 @@ impl Nginx {
             .kill_on_drop(true)
             .spawn()
             .expect("nginx is installed");
-        let nginx = Self { folder, config, https, http, certificate, more, process, tasks: Some(tasks) };
+        let nginx = Self {
+            folder,
+            config,
+            https,
+            http,
+            certificate,
+            more,
+            process,
+            tasks: Some(tasks),
+        };
         tokio::time::timeout(LONG, async {
             while TcpStream::connect(("127.0.0.1", https)).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -96,12 +105,19 @@ impl Nginx {
 
     fn logs(&self) -> String {
         let files = ["stderr", "main.log", "llmrtc.log", "llmrtc-error.log"];
-        files.map(|file| fs::read_to_string(self.folder.path().join(file)).unwrap_or_default()).concat()
+        files
+            .map(|file| fs::read_to_string(self.folder.path().join(file)).unwrap_or_default())
+            .concat()
     }
 }
 
 /// Our file with ports, certificate and logs of this test, in a frame that Debian's `nginx.conf` would be.
-fn write_config(folder: &TempDir, upstream: SocketAddr, https: u16, http: u16) -> (PathBuf, String) {
+fn write_config(
+    folder: &TempDir,
+    upstream: SocketAddr,
+    https: u16,
+    http: u16,
+) -> (PathBuf, String) {
     let at = |name: &str| folder.path().join(name).display().to_string();
     let issued = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
     let certificate = issued.cert.pem();
@@ -109,14 +125,34 @@ fn write_config(folder: &TempDir, upstream: SocketAddr, https: u16, http: u16) -
     fs::write(at("tls.key"), issued.signing_key.serialize_pem()).unwrap();
 
     let mut site = read("nginx.conf");
-    replace(&mut site, "listen 443 ssl;", &format!("listen 127.0.0.1:{https} ssl;"));
+    replace(
+        &mut site,
+        "listen 443 ssl;",
+        &format!("listen 127.0.0.1:{https} ssl;"),
+    );
     replace(&mut site, "listen [::]:443 ssl;", "");
-    replace(&mut site, "listen 80;", &format!("listen 127.0.0.1:{http};"));
+    replace(
+        &mut site,
+        "listen 80;",
+        &format!("listen 127.0.0.1:{http};"),
+    );
     replace(&mut site, "listen [::]:80;", "");
-    replace(&mut site, "/etc/letsencrypt/live/voice.example.com/fullchain.pem", &at("tls.crt"));
-    replace(&mut site, "/etc/letsencrypt/live/voice.example.com/privkey.pem", &at("tls.key"));
+    replace(
+        &mut site,
+        "/etc/letsencrypt/live/voice.example.com/fullchain.pem",
+        &at("tls.crt"),
+    );
+    replace(
+        &mut site,
+        "/etc/letsencrypt/live/voice.example.com/privkey.pem",
+        &at("tls.key"),
+    );
     replace(&mut site, "/var/log/nginx/", &at(""));
-    replace(&mut site, "server 127.0.0.1:8787;", &format!("server {upstream};"));
+    replace(
+        &mut site,
+        "server 127.0.0.1:8787;",
+        &format!("server {upstream};"),
+    );
     fs::write(at("site.conf"), site).unwrap();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {};\n", at(kind)))
@@ -139,7 +175,9 @@ async fn serve(tasks: &Tasks, more: &Arc<Notify>) -> SocketAddr {
         .spawn("accept", |_| async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let more = Arc::clone(&more);
-                connections.spawn("connection", |_| answer(stream, more)).detach();
+                connections
+                    .spawn("connection", |_| answer(stream, more))
+                    .detach();
             }
         })
         .detach();
@@ -182,7 +220,10 @@ async fn answer(stream: TcpStream, more: Arc<Notify>) {
             stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").await.unwrap();
             continue;
         }
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}",
+            head.len()
+        );
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
 }
@@ -191,16 +232,29 @@ async fn answer(stream: TcpStream, more: Arc<Notify>) {
 #[ignore = "deploy group"]
 async fn c3_nginx_accepts_the_file_without_a_warning() {
     let nginx = Nginx::start().await;
-    let told = run(Command::new("/usr/sbin/nginx").arg("-t").arg("-c").arg(&nginx.config)).await;
-    assert!(!told.contains("[warn]") && told.contains("test is successful"), "{told}");
+    let told = run(Command::new("/usr/sbin/nginx")
+        .arg("-t")
+        .arg("-c")
+        .arg(&nginx.config))
+    .await;
+    assert!(
+        !told.contains("[warn]") && told.contains("test is successful"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
 #[ignore = "deploy group"]
 async fn c3_a_websocket_goes_through_nginx() {
     let nginx = Nginx::start().await;
-    let request = nginx.client().get(nginx.url("/")).header("connection", "Upgrade").header("upgrade", "websocket");
-    let request = request.header("sec-websocket-version", "13").header("sec-websocket-key", KEY);
+    let request = nginx
+        .client()
+        .get(nginx.url("/"))
+        .header("connection", "Upgrade")
+        .header("upgrade", "websocket");
+    let request = request
+        .header("sec-websocket-version", "13")
+        .header("sec-websocket-key", KEY);
     let response = request.send().await.unwrap();
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["sec-websocket-accept"], ACCEPT);
@@ -220,14 +274,26 @@ async fn c3_a_websocket_goes_through_nginx() {
 #[ignore = "deploy group"]
 async fn c3_the_server_sees_the_address_that_nginx_sees_whatever_the_client_says() {
     let nginx = Nginx::start().await;
-    let client = nginx.builder().local_address("127.0.0.3".parse::<IpAddr>().unwrap()).build().unwrap();
+    let client = nginx
+        .builder()
+        .local_address("127.0.0.3".parse::<IpAddr>().unwrap())
+        .build()
+        .unwrap();
     let mut request = client.get(nginx.url("/"));
-    for name in ["x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"] {
+    for name in [
+        "x-real-ip",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    ] {
         request = request.header(name, "6.6.6.6");
     }
     let request = request.header("forwarded", "for=6.6.6.6;proto=http");
     let response = request.send().await.unwrap();
-    assert_eq!(response.headers()["strict-transport-security"], "max-age=63072000; includeSubDomains");
+    assert_eq!(
+        response.headers()["strict-transport-security"],
+        "max-age=63072000; includeSubDomains"
+    );
     assert_eq!(response.headers()["server"], "nginx", "no version");
     let seen = response.text().await.unwrap();
     assert!(!seen.contains("6.6.6.6"), "{seen}");
@@ -235,10 +301,19 @@ async fn c3_the_server_sees_the_address_that_nginx_sees_whatever_the_client_says
     let headers: HeaderMap = seen
         .lines()
         .filter_map(|line| line.split_once(": "))
-        .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap()))
+        .map(|(name, value)| {
+            (
+                name.parse::<HeaderName>().unwrap(),
+                value.parse::<HeaderValue>().unwrap(),
+            )
+        })
         .collect();
     for source in [Source::XRealIp, Source::XForwardedFor] {
-        let config = ProxyConfig { source, trusted: Networks::parse(["127.0.0.1", "::1"]).unwrap(), ..ProxyConfig::default() };
+        let config = ProxyConfig {
+            source,
+            trusted: Networks::parse(["127.0.0.1", "::1"]).unwrap(),
+            ..ProxyConfig::default()
+        };
         let found = config.client([127, 0, 0, 1].into(), &headers).unwrap();
         assert_eq!(found.address, IpAddr::from([127, 0, 0, 3]));
         assert_eq!(found.secure, Some(true));
@@ -261,15 +336,27 @@ async fn c3_nginx_limits_the_requests_of_an_address() {
     // One, the burst, and what a busy machine adds at ten per second.
     assert!(admitted >= 21 && refused >= 1, "{admitted} admitted");
     // Others are not affected.
-    let other = nginx.builder().local_address("127.0.0.9".parse::<IpAddr>().unwrap()).build().unwrap();
-    assert_eq!(other.get(nginx.url("/")).send().await.unwrap().status(), StatusCode::OK);
+    let other = nginx
+        .builder()
+        .local_address("127.0.0.9".parse::<IpAddr>().unwrap())
+        .build()
+        .unwrap();
+    assert_eq!(
+        other.get(nginx.url("/")).send().await.unwrap().status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
 #[ignore = "deploy group"]
 async fn c3_nginx_passes_answers_on_as_they_come() {
     let nginx = Nginx::start().await;
-    let mut response = nginx.client().get(nginx.url("/stream")).send().await.unwrap();
+    let mut response = nginx
+        .client()
+        .get(nginx.url("/stream"))
+        .send()
+        .await
+        .unwrap();
     // The server has not ended its answer.
     assert_eq!(&response.chunk().await.unwrap().unwrap()[..], b"first");
     nginx.more.notify_one();
@@ -281,11 +368,21 @@ async fn c3_nginx_passes_answers_on_as_they_come() {
 async fn c3_plain_http_leads_to_https_and_operators_pages_nowhere() {
     let nginx = Nginx::start().await;
     let client = nginx.client();
-    let response = client.get(format!("http://127.0.0.1:{}/page?x=1", nginx.http)).send().await.unwrap();
+    let response = client
+        .get(format!("http://127.0.0.1:{}/page?x=1", nginx.http))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::PERMANENT_REDIRECT);
-    assert_eq!(response.headers()["location"], format!("https://{NAME}/page?x=1"));
+    assert_eq!(
+        response.headers()["location"],
+        format!("https://{NAME}/page?x=1")
+    );
     for path in ["/metrics", "/admin/sessions"] {
-        assert_eq!(client.get(nginx.url(path)).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            client.get(nginx.url(path)).send().await.unwrap().status(),
+            StatusCode::NOT_FOUND
+        );
     }
 }
 
@@ -296,19 +393,45 @@ async fn b4_queries_are_in_no_log_of_nginx() {
     let mut nginx = Nginx::start().await;
     let client = nginx.client();
     let long = "a".repeat(20_000);
-    for path in ["/found?token=SENTINEL", "/metrics?token=SENTINEL", &format!("/{long}?token=SENTINEL")] {
+    for path in [
+        "/found?token=SENTINEL",
+        "/metrics?token=SENTINEL",
+        &format!("/{long}?token=SENTINEL"),
+    ] {
         client.get(nginx.url(path)).send().await.unwrap();
     }
     for _ in 0..40 {
-        client.get(nginx.url("/many?token=SENTINEL")).send().await.unwrap();
+        client
+            .get(nginx.url("/many?token=SENTINEL"))
+            .send()
+            .await
+            .unwrap();
     }
-    client.get(format!("http://127.0.0.1:{}/plain?token=SENTINEL", nginx.http)).send().await.unwrap();
+    client
+        .get(format!(
+            "http://127.0.0.1:{}/plain?token=SENTINEL",
+            nginx.http
+        ))
+        .send()
+        .await
+        .unwrap();
     // A server that is gone.
     nginx.tasks.take().unwrap().shutdown(Duration::ZERO).await;
-    let status = client.get(nginx.url("/gone?token=SENTINEL")).send().await.unwrap().status();
-    assert!(status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS, "{status}");
+    let status = client
+        .get(nginx.url("/gone?token=SENTINEL"))
+        .send()
+        .await
+        .unwrap()
+        .status();
+    assert!(
+        status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS,
+        "{status}"
+    );
     nginx.process.kill().await.unwrap();
     let logs = nginx.logs();
-    assert!(logs.contains("GET /found") && logs.contains("GET /plain"), "{logs}");
+    assert!(
+        logs.contains("GET /found") && logs.contains("GET /plain"),
+        "{logs}"
+    );
     assert!(!logs.contains("SENTINEL"), "{logs}");
 }

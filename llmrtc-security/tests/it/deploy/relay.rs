@@ -69,7 +69,9 @@ fn h4_the_relay_denies_exactly_what_is_not_public() {
     for address in probes() {
         // The unspecified address coturn denies by itself, as the test below shows.
         let is_denied = address.is_unspecified()
-            || denied.iter().any(|(first, last)| (first..=last).contains(&&address));
+            || denied
+                .iter()
+                .any(|(first, last)| (first..=last).contains(&&address));
         assert_eq!(is_denied, !is_public(address), "{address}");
     }
 }
@@ -77,14 +79,31 @@ fn h4_the_relay_denies_exactly_what_is_not_public() {
 #[test]
 fn h4_the_relay_has_no_accounts_and_no_other_services() {
     let text = read("turnserver.conf");
-    for line in ["use-auth-secret", "no-cli", "no-tcp-relay", "no-multicast-peers"] {
+    for line in [
+        "use-auth-secret",
+        "no-cli",
+        "no-tcp-relay",
+        "no-multicast-peers",
+    ] {
         assert!(lines(&text).any(|told| told == line), "{line}");
     }
-    for name in ["user", "no-auth", "allow-loopback-peers", "allowed-peer-ip", "lt-cred-mech"] {
-        assert!(!lines(&text).any(|told| told.split('=').next() == Some(name)), "{name}");
+    for name in [
+        "user",
+        "no-auth",
+        "allow-loopback-peers",
+        "allowed-peer-ip",
+        "lt-cred-mech",
+    ] {
+        assert!(
+            !lines(&text).any(|told| told.split('=').next() == Some(name)),
+            "{name}"
+        );
     }
     let lifetime = lines(&text).find_map(|line| line.strip_prefix("max-allocate-lifetime="));
-    assert!(Duration::from_secs(lifetime.unwrap().parse().unwrap()) <= llmrtc_security::net::relay::MAX_TTL);
+    assert!(
+        Duration::from_secs(lifetime.unwrap().parse().unwrap())
+            <= llmrtc_security::net::relay::MAX_TTL
+    );
 }
 
 /// A coturn with our file.
@@ -100,10 +119,22 @@ impl Coturn {
         let at = |name: &str| folder.path().join(name).display().to_string();
         let port = free_port();
         let mut text = read("turnserver.conf");
-        replace(&mut text, "listening-port=3478", &format!("listening-port={port}"));
+        replace(
+            &mut text,
+            "listening-port=3478",
+            &format!("listening-port={port}"),
+        );
         replace(&mut text, "replace-me-with-openssl-rand-hex-32", SECRET);
-        replace(&mut text, "cert=/etc/letsencrypt/live/turn.example.com/fullchain.pem", "no-tls");
-        replace(&mut text, "pkey=/etc/letsencrypt/live/turn.example.com/privkey.pem", "no-dtls");
+        replace(
+            &mut text,
+            "cert=/etc/letsencrypt/live/turn.example.com/fullchain.pem",
+            "no-tls",
+        );
+        replace(
+            &mut text,
+            "pkey=/etc/letsencrypt/live/turn.example.com/privkey.pem",
+            "no-dtls",
+        );
         // Only what belongs to this machine. coturn denies loopback peers by itself; here the file has to do it.
         text += &format!(
             "\nlistening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nrelay-ip=::1\nallow-loopback-peers\n\
@@ -124,13 +155,22 @@ impl Coturn {
             .spawn()
             .expect("coturn is installed: `cargo xtask test --group deploy` installs it");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let coturn = Self { address, _folder: folder, _process: process };
+        let coturn = Self {
+            address,
+            _folder: folder,
+            _process: process,
+        };
         assert_eq!(Client::new(address, "", "").await.binding().await.error, 0);
         coturn
     }
 
     async fn client(&self, credential: &RelayCredential) -> Client {
-        Client::new(self.address, &credential.username, credential.credential.expose()).await
+        Client::new(
+            self.address,
+            &credential.username,
+            credential.credential.expose(),
+        )
+        .await
     }
 }
 
@@ -165,7 +205,10 @@ async fn h4_the_relay_takes_our_credentials_while_they_last_and_no_others() {
     for (bad, what) in [
         (relay(SECRET).issue("ann", now - hour), "one that has ended"),
         (forged, "an old one with a new date"),
-        (relay("another secret of thirty-two characters").issue("ann", now), "another secret"),
+        (
+            relay("another secret of thirty-two characters").issue("ann", now),
+            "another secret",
+        ),
         (nobody, "no password"),
     ] {
         let answer = coturn.client(&bad).await.allocate(false).await;
@@ -178,10 +221,27 @@ async fn h4_the_relay_takes_our_credentials_while_they_last_and_no_others() {
 async fn h4_the_relay_sends_nothing_into_private_networks() {
     let coturn = Coturn::start().await;
     let credential = relay(SECRET).issue("ann", SystemTime::now());
-    let (mut v4, mut v6) = (coturn.client(&credential).await, coturn.client(&credential).await);
+    let (mut v4, mut v6) = (
+        coturn.client(&credential).await,
+        coturn.client(&credential).await,
+    );
     assert_eq!(v4.allocate(false).await.error, 0);
     assert_eq!(v6.allocate(true).await.error, 0);
-    let named = ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.1.1", "172.16.0.1", "100.100.100.200", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1", "fd00:ec2::254", "fe80::1", "64:ff9b::7f00:1"];
+    let named = [
+        "127.0.0.1",
+        "10.0.0.1",
+        "169.254.169.254",
+        "192.168.1.1",
+        "172.16.0.1",
+        "100.100.100.200",
+        "0.0.0.0",
+        "::",
+        "::1",
+        "::ffff:127.0.0.1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "64:ff9b::7f00:1",
+    ];
     let mut all: Vec<IpAddr> = named.map(|address| address.parse().unwrap()).to_vec();
     all.extend(probes());
     let mut permitted = 0;

@@ -74,7 +74,13 @@ impl Client {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(relay).await.unwrap();
         let (username, password) = (username.to_owned(), password.to_owned());
-        Self { socket, username, password, realm: Vec::new(), nonce: Vec::new() }
+        Self {
+            socket,
+            username,
+            password,
+            realm: Vec::new(),
+            nonce: Vec::new(),
+        }
     }
 
     /// Asks for an allocation, for IPv6 peers if so wanted. The first answer brings realm and nonce.
@@ -84,7 +90,10 @@ impl Client {
             attributes.push((REQUESTED_ADDRESS_FAMILY, vec![2, 0, 0, 0]));
         }
         let challenge = self.request(ALLOCATE, new_id(), &attributes, false).await;
-        assert_eq!(challenge.error, 401, "nobody gets anything without a credential");
+        assert_eq!(
+            challenge.error, 401,
+            "nobody gets anything without a credential"
+        );
         self.realm = challenge.attribute(REALM).unwrap().to_vec();
         self.nonce = challenge.attribute(NONCE).unwrap().to_vec();
         self.request(ALLOCATE, new_id(), &attributes, true).await
@@ -93,13 +102,17 @@ impl Client {
     pub(super) async fn create_permission(&self, peer: IpAddr) -> Answer {
         let id = new_id();
         let peer = xor_address(peer, id);
-        self.request(CREATE_PERMISSION, id, &[(XOR_PEER_ADDRESS, peer)], true).await
+        self.request(CREATE_PERMISSION, id, &[(XOR_PEER_ADDRESS, peer)], true)
+            .await
     }
 
     pub(super) async fn bind_channel(&self, number: u16, peer: IpAddr) -> Answer {
         let id = new_id();
         let number = [&number.to_be_bytes()[..], &[0, 0]].concat();
-        let attributes = [(CHANNEL_NUMBER, number), (XOR_PEER_ADDRESS, xor_address(peer, id))];
+        let attributes = [
+            (CHANNEL_NUMBER, number),
+            (XOR_PEER_ADDRESS, xor_address(peer, id)),
+        ];
         self.request(CHANNEL_BIND, id, &attributes, true).await
     }
 
@@ -120,7 +133,8 @@ impl Client {
             let mut buffer = [0; 1_500];
             loop {
                 self.socket.send(&message).await.unwrap();
-                let received = tokio::time::timeout(RETRANSMIT, self.socket.recv(&mut buffer)).await;
+                let received =
+                    tokio::time::timeout(RETRANSMIT, self.socket.recv(&mut buffer)).await;
                 // While the relay is starting, its port is closed.
                 if let Ok(Ok(length)) = received
                     && buffer[8..20] == id
@@ -129,7 +143,9 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(LONG, answer).await.expect("the relay answers")
+        tokio::time::timeout(LONG, answer)
+            .await
+            .expect("the relay answers")
     }
 
     fn message(&self, method: u16, id: Id, attributes: &[Attribute], signed: bool) -> Vec<u8> {
@@ -156,7 +172,12 @@ impl Client {
         message.extend_from_slice(&id);
         message.extend_from_slice(&body);
         if signed {
-            let key = [self.username.as_bytes(), &self.realm, self.password.as_bytes()].join(&b':');
+            let key = [
+                self.username.as_bytes(),
+                &self.realm,
+                self.password.as_bytes(),
+            ]
+            .join(&b':');
             let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &Md5::digest(&key));
             let mac = hmac::sign(&key, &message);
             message.extend_from_slice(&MESSAGE_INTEGRITY.to_be_bytes());
@@ -176,7 +197,10 @@ fn parse(method: u16, message: &[u8]) -> Answer {
         attributes.push((kind, message[at + 4..at + 4 + length].to_vec()));
         at += 4 + length.next_multiple_of(4);
     }
-    let mut answer = Answer { error: 0, attributes };
+    let mut answer = Answer {
+        error: 0,
+        attributes,
+    };
     if short(0) == method | ERROR {
         let code = answer.attribute(ERROR_CODE).unwrap();
         answer.error = u16::from(code[2]) * 100 + u16::from(code[3]);
@@ -192,6 +216,10 @@ fn xor_address(address: IpAddr, id: Id) -> Vec<u8> {
         IpAddr::V6(v6) => (2, v6.octets().to_vec()),
     };
     let port = 9 ^ u16::from_be_bytes([mask[0], mask[1]]);
-    let bytes: Vec<u8> = bytes.iter().zip(&mask).map(|(byte, mask)| byte ^ mask).collect();
+    let bytes: Vec<u8> = bytes
+        .iter()
+        .zip(&mask)
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
     [&[0, family], &port.to_be_bytes()[..], &bytes].concat()
 }
