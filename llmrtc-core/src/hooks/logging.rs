@@ -1,6 +1,9 @@
 //! Events as log lines.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use tracing::Level;
@@ -18,11 +21,16 @@ const TEXT_LIMIT: usize = 100;
 /// Longest transcript or response in a line, in characters.
 const RESPONSE_LIMIT: usize = 200;
 
+/// Changes text before it is written.
+pub type Scrub = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
 /// Writes events as `tracing` events with target `llmrtc::hooks`. Times are in milliseconds.
 ///
 /// What people said, prompts and tool data are left out unless [payloads](Self::with_payloads) are on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct LoggingObserver {
+    /// Takes out of payloads what a log must not hold.
+    scrub: Option<Scrub>,
     level: Level,
     payloads: bool,
     events: bool,
@@ -38,10 +46,20 @@ macro_rules! log {
     };
 }
 
+impl std::fmt::Debug for LoggingObserver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoggingObserver")
+            .field("level", &self.level)
+            .field("payloads", &self.payloads)
+            .finish_non_exhaustive()
+    }
+}
+
 impl LoggingObserver {
     /// Lifecycle at `info`, without payloads.
     pub fn new() -> Self {
         Self {
+            scrub: None,
             level: Level::INFO,
             payloads: false,
             events: true,
@@ -82,9 +100,19 @@ impl LoggingObserver {
         self
     }
 
-    /// Content, cut at a character boundary; absent unless payloads are on.
-    fn payload<'a>(&self, text: &'a str, limit: usize) -> Option<&'a str> {
-        self.payloads.then(|| cut(text, limit))
+    /// Payloads pass this first, personal data stays out of the log by it.
+    #[must_use]
+    pub fn with_scrub(mut self, scrub: Scrub) -> Self {
+        self.scrub = Some(scrub);
+        self
+    }
+
+    /// Content, scrubbed, then cut at a character boundary; absent unless payloads are on.
+    fn payload(&self, text: &str, limit: usize) -> Option<String> {
+        self.payloads.then(|| match &self.scrub {
+            Some(scrub) => cut(&scrub(text), limit).to_owned(),
+            None => cut(text, limit).to_owned(),
+        })
     }
 
     fn turn_event(&self, cx: &TurnContext, event: &HookEvent) {

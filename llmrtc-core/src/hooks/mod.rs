@@ -22,7 +22,7 @@ use serde_json::Value;
 pub use self::{
     context::{CallMode, ErrorContext, InputKind, ProviderCall, Timing, TurnContext},
     event::{HookEvent, ServerEvent, SharedError},
-    logging::LoggingObserver,
+    logging::{LoggingObserver, Scrub},
     metrics::MetricsObserver,
     observers::{EVENT_QUEUE, Observers},
 };

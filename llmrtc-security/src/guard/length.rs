@@ -79,10 +79,22 @@ mod f2_5_length {
     fn clusters_stay_whole() {
         let family = "👨‍👩‍👧‍👦";
         let text = family.repeat(3);
-        let limit = Limit { graphemes: 2, ..WIDE };
+        let limit = Limit {
+            graphemes: 2,
+            ..WIDE
+        };
         assert_eq!(cut(&text, limit), family.repeat(2));
         let accents = "e\u{301}".repeat(5);
-        assert_eq!(cut(&accents, Limit { graphemes: 3, ..WIDE }), "e\u{301}".repeat(3));
+        assert_eq!(
+            cut(
+                &accents,
+                Limit {
+                    graphemes: 3,
+                    ..WIDE
+                }
+            ),
+            "e\u{301}".repeat(3)
+        );
     }
 
     #[test]
@@ -95,7 +107,10 @@ mod f2_5_length {
 
     #[test]
     fn tokens_limit_dense_scripts_earlier() {
-        let limit = Limit { graphemes: 1_000, tokens: 10 };
+        let limit = Limit {
+            graphemes: 1_000,
+            tokens: 10,
+        };
         assert_eq!(cut(&"a".repeat(100), limit).len(), 40);
         assert_eq!(cut(&"漢".repeat(100), limit).chars().count(), 10);
     }

@@ -94,8 +94,15 @@ impl OutputRules {
     pub fn new(config: &OutputConfig, system_prompt: &str) -> Self {
         let words: Vec<u64> = words(system_prompt).collect();
         Self {
-            quotes: words.windows(QUOTE_WORDS).map(|quote| hash(&quote)).collect(),
-            hosts: config.link_hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            quotes: words
+                .windows(QUOTE_WORDS)
+                .map(|quote| hash(&quote))
+                .collect(),
+            hosts: config
+                .link_hosts
+                .iter()
+                .map(|host| host.to_ascii_lowercase())
+                .collect(),
             secrets: None,
             canary: None,
         }
@@ -135,17 +142,34 @@ impl OutputRules {
         let Ok(base) = Url::parse("https://nowhere.invalid/") else {
             return false;
         };
-        let Ok(url) = base.join(address) else {
+        // Renderers complete what begins like a host name.
+        let bare = address
+            .get(..4)
+            .is_some_and(|start| start.eq_ignore_ascii_case("www."));
+        let url = if bare {
+            Url::parse(&format!("https://{address}"))
+        } else {
+            base.join(address)
+        };
+        let Ok(url) = url else {
             return false;
         };
-        let Some(host) = url.host_str().filter(|_| matches!(url.scheme(), "http" | "https")) else {
+        let Some(host) = url
+            .host_str()
+            .filter(|_| matches!(url.scheme(), "http" | "https"))
+        else {
             return false;
         };
         host == NOWHERE
-            || self.hosts.iter().any(|allowed| match allowed.strip_prefix("*.") {
-                Some(parent) => host.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.')),
-                None => host == allowed,
-            })
+            || self
+                .hosts
+                .iter()
+                .any(|allowed| match allowed.strip_prefix("*.") {
+                    Some(parent) => host
+                        .strip_suffix(parent)
+                        .is_some_and(|sub| sub.ends_with('.')),
+                    None => host == allowed,
+                })
     }
 }
 
@@ -187,7 +211,11 @@ enum Piece {
     /// A word or blank of so many bytes.
     Word(usize),
     /// A link, image or tag of so many bytes; this much of it is text; and whether its address is refused.
-    Link { len: usize, text: String, refused: bool },
+    Link {
+        len: usize,
+        text: String,
+        refused: bool,
+    },
 }
 
 impl OutputFilter {
@@ -258,7 +286,10 @@ impl OutputFilter {
             }
             self.recent.push_back(word);
             quotes |= self.recent.len() == QUOTE_WORDS
-                && self.rules.quotes.contains(&hash(&self.recent.make_contiguous()));
+                && self
+                    .rules
+                    .quotes
+                    .contains(&hash(&self.recent.make_contiguous()));
         }
         if quotes {
             released.found(Finding::PromptLeak);
@@ -280,7 +311,9 @@ fn piece(rest: &str, last: bool, rules: &OutputRules) -> Piece {
         [b'!', b'[', ..] => markdown(rest, 1, rules),
         [b'[', ..] => markdown(rest, 0, rules),
         [b'!'] | [b'<'] if !last => return Piece::Open,
-        [b'<', next, ..] if next.is_ascii_alphabetic() || matches!(next, b'/' | b'!') => tag(rest, rules),
+        [b'<', next, ..] if next.is_ascii_alphabetic() || matches!(next, b'/' | b'!') => {
+            tag(rest, rules)
+        }
         _ => Construct::None,
     };
     match link {
@@ -289,8 +322,16 @@ fn piece(rest: &str, last: bool, rules: &OutputRules) -> Piece {
         // It never closed. A renderer that is lenient about it must not get the address either.
         Construct::Open => {
             let refused = rest.contains("//") || rest.contains("](");
-            let text = if refused { String::new() } else { rest.to_owned() };
-            return Piece::Link { len: rest.len(), text, refused };
+            let text = if refused {
+                String::new()
+            } else {
+                rest.to_owned()
+            };
+            return Piece::Link {
+                len: rest.len(),
+                text,
+                refused,
+            };
         }
         Construct::None => {}
     }
@@ -302,7 +343,11 @@ fn piece(rest: &str, last: bool, rules: &OutputRules) -> Piece {
             break;
         }
         if at > 0 && matches!(c, '[' | '<') {
-            end = Some(if bytes[at - 1] == b'!' && at > 1 { at - 1 } else { at });
+            end = Some(if bytes[at - 1] == b'!' && at > 1 {
+                at - 1
+            } else {
+                at
+            });
             break;
         }
     }
@@ -322,7 +367,11 @@ fn piece(rest: &str, last: bool, rules: &OutputRules) -> Piece {
 enum Construct {
     None,
     Open,
-    Complete { len: usize, text: String, refused: bool },
+    Complete {
+        len: usize,
+        text: String,
+        refused: bool,
+    },
 }
 
 /// `[text](address)`, after a `!` if `bang` is one. Brackets inside the text have to balance.
@@ -354,7 +403,11 @@ fn markdown(rest: &str, bang: usize, rules: &OutputRules) -> Construct {
     }
     let inner = &rest[bang + 1..text_end];
     // Of an image nothing stays; a text that holds another link or address goes as well.
-    let text = if bang == 1 || inner.contains(['[', '<']) || inner.contains("//") { "" } else { inner };
+    let text = if bang == 1 || inner.contains(['[', '<']) || inner.contains("//") {
+        ""
+    } else {
+        inner
+    };
     Construct::Complete {
         len,
         text: text.to_owned(),
@@ -376,19 +429,33 @@ fn tag(rest: &str, rules: &OutputRules) -> Construct {
     };
     let inner = &rest[1..end];
     let lower = inner.to_ascii_lowercase();
-    let loads = ["src", "href", "url(", "action", "data=", "poster", "content="].iter().any(|name| lower.contains(name));
-    let refused = (loads && !inner.split(['"', '\'', '=', '(', ')', ' ', ',']).all(|part| !looks_absolute(part) || rules.allows(part)))
+    let loads = [
+        "src", "href", "url(", "action", "data=", "poster", "content=",
+    ]
+    .iter()
+    .any(|name| lower.contains(name));
+    let refused = (loads
+        && !inner
+            .split(['"', '\'', '=', '(', ')', ' ', ','])
+            .all(|part| !looks_absolute(part) || rules.allows(part)))
         || (lower.contains(':') && !loads && looks_absolute(inner) && !rules.allows(inner));
     Construct::Complete {
         len: end + 1,
-        text: if refused { String::new() } else { rest[..=end].to_owned() },
+        text: if refused {
+            String::new()
+        } else {
+            rest[..=end].to_owned()
+        },
         refused,
     }
 }
 
 fn looks_absolute(address: &str) -> bool {
     let address = address.trim();
-    address.contains("//") || address.contains("\\\\") || address.contains("/\\") || Url::parse(address).is_ok()
+    address.contains("//")
+        || address.contains("\\\\")
+        || address.contains("/\\")
+        || Url::parse(address).is_ok()
 }
 
 /// Where a word has an address outside of any markup.
@@ -400,8 +467,16 @@ fn bare_address(word: &str) -> Option<(usize, usize)> {
         .min()?;
     // A scheme without slashes is ordinary text: "http: what does it mean?"
     let address = &word[from..];
-    let is_address = address.contains("//") || address.contains("\\\\") || lower[from..].starts_with("www.") || lower[from..].starts_with("javascript:");
-    let end = from + address.trim_end_matches(|c: char| c.is_whitespace() || matches!(c, '.' | ',' | ')' | ';' | '!' | '?' | '"')).len();
+    let is_address = address.contains("//")
+        || address.contains("\\\\")
+        || lower[from..].starts_with("www.")
+        || lower[from..].starts_with("javascript:");
+    let end = from
+        + address
+            .trim_end_matches(|c: char| {
+                c.is_whitespace() || matches!(c, '.' | ',' | ')' | ';' | '!' | '?' | '"')
+            })
+            .len();
     let letters = word[from..end].chars().any(char::is_alphanumeric);
     (is_address && letters).then_some((from, end))
 }
@@ -430,7 +505,9 @@ fn words(text: &str) -> impl Iterator<Item = u64> {
 }
 
 fn alphanumeric(text: &str) -> impl Iterator<Item = char> {
-    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase())
+    text.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
 }
 
 fn hash(value: &impl Hash) -> u64 {

@@ -235,7 +235,8 @@ impl GuardedTools {
     /// The first tool whose schema cannot be used.
     #[cfg(feature = "schema")]
     pub fn with_schemas(mut self) -> Result<Self, (ToolName, super::schema::SchemaError)> {
-        self.checks.extend(Self::compile(&self.inner.definitions())?);
+        self.checks
+            .extend(Self::compile(&self.inner.definitions())?);
         Ok(self)
     }
 
@@ -246,11 +247,15 @@ impl GuardedTools {
     #[cfg(feature = "schema")]
     pub fn compile(
         definitions: &[ToolDefinition],
-    ) -> Result<HashMap<ToolName, Arc<dyn ArgumentCheck>>, (ToolName, super::schema::SchemaError)> {
+    ) -> Result<HashMap<ToolName, Arc<dyn ArgumentCheck>>, (ToolName, super::schema::SchemaError)>
+    {
         let compiled = definitions.iter().map(|tool| {
             let schema = super::schema::ToolSchema::compile(&tool.parameters);
             let schema = schema.map_err(|error| (tool.name.clone(), error))?;
-            Ok((tool.name.clone(), Arc::new(schema) as Arc<dyn ArgumentCheck>))
+            Ok((
+                tool.name.clone(),
+                Arc::new(schema) as Arc<dyn ArgumentCheck>,
+            ))
         });
         compiled.collect()
     }
@@ -268,14 +273,22 @@ impl GuardedTools {
     }
 
     fn is_on_offer(&self, tool: &ToolName) -> bool {
-        self.grants.allow(tool) && self.inner.definitions().iter().any(|offered| offered.name == *tool)
+        self.grants.allow(tool)
+            && self
+                .inner
+                .definitions()
+                .iter()
+                .any(|offered| offered.name == *tool)
     }
 
     /// What is remembered of this turn; what was of an earlier one is forgotten.
     fn turn(&self, id: TurnId) -> MutexGuard<'_, Turn> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if turn.id != id {
-            *turn = Turn { id, ..Turn::default() };
+            *turn = Turn {
+                id,
+                ..Turn::default()
+            };
         }
         turn
     }
@@ -294,15 +307,28 @@ impl GuardedTools {
         ToolFailure::new(FailureCategory::InvalidArguments, message)
     }
 
-    async fn decide(&self, call: &ToolCall, cx: &CallContext, record: &mut Record<'_>) -> Result<ToolCall, ToolFailure> {
+    async fn decide(
+        &self,
+        call: &ToolCall,
+        cx: &CallContext,
+        record: &mut Record<'_>,
+    ) -> Result<ToolCall, ToolFailure> {
         let denied = |message: &str| ToolFailure::new(FailureCategory::Denied, message);
         // The same answer for what is unknown and what is not granted: nobody learns which tools others have.
         if !self.is_on_offer(&call.name) {
             record.decision = Decision::NotGranted;
-            return Err(ToolFailure::new(FailureCategory::NotAllowed, "there is no such tool on offer"));
+            return Err(ToolFailure::new(
+                FailureCategory::NotAllowed,
+                "there is no such tool on offer",
+            ));
         }
         let policy = self.config.policy(&call.name);
-        if self.turn(cx.turn_id).repairs.get(&call.name).is_some_and(|attempts| *attempts > self.config.max_repairs) {
+        if self
+            .turn(cx.turn_id)
+            .repairs
+            .get(&call.name)
+            .is_some_and(|attempts| *attempts > self.config.max_repairs)
+        {
             record.decision = Decision::InvalidArguments;
             return Err(self.invalid(call, cx, &Value::Null));
         }
@@ -311,27 +337,43 @@ impl GuardedTools {
             return Err(self.invalid(call, cx, &json!([{"rule": "json", "path": ""}])));
         }
         // Derived is judged on what the model wrote, before tokens turn into what they stand for.
-        let derived = policy.egress && call.arguments.values().any(|argument| self.taint.is_derived(argument));
+        let derived = policy.egress
+            && call
+                .arguments
+                .values()
+                .any(|argument| self.taint.is_derived(argument));
         let Some(arguments) = self.hooks.restore(call.arguments.clone()) else {
             record.decision = Decision::UnknownToken;
-            return Err(denied("an argument refers to something that is not known here"));
+            return Err(denied(
+                "an argument refers to something that is not known here",
+            ));
         };
         record.arguments_hash = self.hooks.hash(&arguments);
         let arguments = match strict::admit_arguments(arguments) {
             Ok(arguments) => arguments,
             Err(problem) => {
                 record.decision = Decision::InvalidArguments;
-                return Err(self.invalid(call, cx, &json!([{"rule": problem.to_string(), "path": ""}])));
+                return Err(self.invalid(
+                    call,
+                    cx,
+                    &json!([{"rule": problem.to_string(), "path": ""}]),
+                ));
             }
         };
-        if let Some(Err(violations)) = self.checks.get(&call.name).map(|check| check.check(&arguments)) {
+        if let Some(Err(violations)) = self
+            .checks
+            .get(&call.name)
+            .map(|check| check.check(&arguments))
+        {
             record.decision = Decision::InvalidArguments;
             let told = violations
                 .iter()
                 .map(|violation| json!({"path": violation.path, "rule": violation.rule, "expected": violation.expected}));
             return Err(self.invalid(call, cx, &told.collect()));
         }
-        let refused = |(name, rule): (&String, &super::ArgumentRule)| arguments.get(name).is_some_and(|value| !rule.allows(value));
+        let refused = |(name, rule): (&String, &super::ArgumentRule)| {
+            arguments.get(name).is_some_and(|value| !rule.allows(value))
+        };
         if policy.arguments.iter().any(refused) {
             record.decision = Decision::ArgumentNotAllowed;
             return Err(denied("an argument has a value that is not allowed"));
@@ -340,20 +382,32 @@ impl GuardedTools {
             arguments,
             ..call.clone()
         };
-        record.decision = self.contain(&call, cx, policy, derived).await.map_err(|decision| {
-            record.decision = decision;
-            denied("this needs the consent of the person, who did not give it")
-        })?;
+        record.decision = self
+            .contain(&call, cx, policy, derived)
+            .await
+            .map_err(|decision| {
+                record.decision = decision;
+                denied("this needs the consent of the person, who did not give it")
+            })?;
         if let Err(wait) = self.hooks.admit(&call.name, cx).await {
             record.decision = Decision::RateLimited;
-            let message = format!("called too often; possible again in {} s", wait.as_secs_f64().ceil());
+            let message = format!(
+                "called too often; possible again in {} s",
+                wait.as_secs_f64().ceil()
+            );
             return Err(denied(&message));
         }
         Ok(call)
     }
 
     /// Whether third parties may be behind a call with consequences.
-    async fn contain(&self, call: &ToolCall, cx: &CallContext, policy: &ToolPolicy, derived: bool) -> Result<Decision, Decision> {
+    async fn contain(
+        &self,
+        call: &ToolCall,
+        cx: &CallContext,
+        policy: &ToolPolicy,
+        derived: bool,
+    ) -> Result<Decision, Decision> {
         if derived {
             return Err(Decision::DerivedFromTaint);
         }
@@ -371,9 +425,16 @@ impl GuardedTools {
     ///
     /// # Errors
     /// What it returned, or that it has not, if it ran before.
-    fn begin_once(&self, call: &ToolCall, cx: &CallContext) -> Result<(), Result<Value, ToolFailure>> {
+    fn begin_once(
+        &self,
+        call: &ToolCall,
+        cx: &CallContext,
+    ) -> Result<(), Result<Value, ToolFailure>> {
         let mut turn = self.turn(cx.turn_id);
-        let same = |ran: &&Ran| ran.tool == call.name && (ran.call_id == call.call_id || ran.arguments == call.arguments);
+        let same = |ran: &&Ran| {
+            ran.tool == call.name
+                && (ran.call_id == call.call_id || ran.arguments == call.arguments)
+        };
         if let Some(ran) = turn.ran.iter().find(same) {
             return Err(ran.result.clone().unwrap_or_else(|| {
                 let message = "this very call was started before, and its outcome is not known";
@@ -395,18 +456,29 @@ impl GuardedTools {
 
     fn end_once(&self, call: &ToolCall, cx: &CallContext, result: &Result<Value, ToolFailure>) {
         let mut turn = self.turn(cx.turn_id);
-        let ran = turn.ran.iter_mut().find(|ran| ran.tool == call.name && ran.call_id == call.call_id);
+        let ran = turn
+            .ran
+            .iter_mut()
+            .find(|ran| ran.tool == call.name && ran.call_id == call.call_id);
         if let Some(ran) = ran {
             ran.result = Some(result.clone());
         }
     }
 
     /// Runs a call that was allowed: within its time, and a panic is its own affair.
-    async fn run_isolated(&self, call: &ToolCall, cx: &CallContext, limit: Duration) -> Result<Value, ToolFailure> {
+    async fn run_isolated(
+        &self,
+        call: &ToolCall,
+        cx: &CallContext,
+        limit: Duration,
+    ) -> Result<Value, ToolFailure> {
         let run = AssertUnwindSafe(self.inner.run(call, cx)).catch_unwind();
         match timeout(limit, run).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(ToolFailure::new(FailureCategory::Handler, "the tool failed")),
+            Ok(Err(_)) => Err(ToolFailure::new(
+                FailureCategory::Handler,
+                "the tool failed",
+            )),
             Err(_) => {
                 let message = format!("the tool took longer than {} s", limit.as_secs_f64());
                 Err(ToolFailure::new(FailureCategory::Timeout, message))
@@ -422,7 +494,10 @@ impl ToolRunner for GuardedTools {
         if all.iter().all(|tool| self.grants.allow(&tool.name)) {
             return all;
         }
-        all.iter().filter(|tool| self.grants.allow(&tool.name)).cloned().collect()
+        all.iter()
+            .filter(|tool| self.grants.allow(&tool.name))
+            .cloned()
+            .collect()
     }
 
     /// # Cancel safety
@@ -440,14 +515,19 @@ impl ToolRunner for GuardedTools {
 }
 
 impl GuardedTools {
-    async fn run_recorded(&self, call: &ToolCall, cx: &CallContext, record: &mut Record<'_>) -> Result<Value, ToolFailure> {
+    async fn run_recorded(
+        &self,
+        call: &ToolCall,
+        cx: &CallContext,
+        record: &mut Record<'_>,
+    ) -> Result<Value, ToolFailure> {
         let call = self.decide(call, cx, record).await?;
         let policy = self.config.policy(&call.name);
-        if policy.once {
-            if let Err(before) = self.begin_once(&call, cx) {
-                record.decision = Decision::Repeated;
-                return before;
-            }
+        if policy.once
+            && let Err(before) = self.begin_once(&call, cx)
+        {
+            record.decision = Decision::Repeated;
+            return before;
         }
         let result = self.run_isolated(&call, cx, policy.timeout).await;
         if policy.third_party {

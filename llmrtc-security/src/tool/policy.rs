@@ -133,12 +133,18 @@ impl ArgumentRule {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
         !local.is_empty()
             && local.chars().all(plain)
-            && domain.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
-            && self.email_domains.iter().any(|allowed| allowed.eq_ignore_ascii_case(domain))
+            && domain
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
+            && self
+                .email_domains
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(domain))
     }
 
     fn allows_phone(&self, text: &str) -> bool {
-        let written = |c: char| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.' | '/');
+        let written =
+            |c: char| c.is_ascii_digit() || matches!(c, '+' | ' ' | '-' | '(' | ')' | '.' | '/');
         if !text.chars().all(written) {
             return false;
         }
@@ -153,21 +159,35 @@ impl ArgumentRule {
         };
         // E.164: at most fifteen digits.
         (7..=15).contains(&number.len())
-            && self.phone_countries.iter().any(|country| number.starts_with(country.trim_start_matches('+')))
+            && self
+                .phone_countries
+                .iter()
+                .any(|country| number.starts_with(country.trim_start_matches('+')))
     }
 }
 
 fn policies_are_valid(config: &ToolsConfig) -> Result<(), ValidationError> {
-    let problem = |errors: ValidationErrors| ValidationError::new("tool-policy").with_message(errors.to_string().into());
-    config.tools.values().try_for_each(|policy| policy.validate().map_err(problem))
+    let problem = |errors: ValidationErrors| {
+        ValidationError::new("tool-policy").with_message(errors.to_string().into())
+    };
+    config
+        .tools
+        .values()
+        .try_for_each(|policy| policy.validate().map_err(problem))
 }
 
 fn policy_is_bounded(policy: &ToolPolicy) -> Result<(), ValidationError> {
-    let problem = |message: &'static str| Err(ValidationError::new("tool-policy").with_message(message.into()));
+    let problem = |message: &'static str| {
+        Err(ValidationError::new("tool-policy").with_message(message.into()))
+    };
     if !(Duration::from_millis(10)..=Duration::from_secs(600)).contains(&policy.timeout) {
         return problem("timeout must be between 10ms and 10min");
     }
-    if policy.arguments.values().any(|rule| rule.validate().is_err()) {
+    if policy
+        .arguments
+        .values()
+        .any(|rule| rule.validate().is_err())
+    {
         return problem("a list of argument values is too long");
     }
     Ok(())
@@ -235,7 +255,17 @@ mod f2_4_policy {
         for allowed in ["+49 30 1234567", "0049 (30) 123-4567", "+43/1/2345678"] {
             assert!(rule.allows(&json!(allowed)), "{allowed}");
         }
-        for refused in ["+1 900 1234567", "030 1234567", "+49", "+49 30 1234567 ext 9", "++49301234567", "+49301234567+19001234567", "tel:+4930123456", "+490000000000000000", ""] {
+        for refused in [
+            "+1 900 1234567",
+            "030 1234567",
+            "+49",
+            "+49 30 1234567 ext 9",
+            "++49301234567",
+            "+49301234567+19001234567",
+            "tel:+4930123456",
+            "+490000000000000000",
+            "",
+        ] {
             assert!(!rule.allows(&json!(refused)), "{refused}");
         }
     }
@@ -249,8 +279,14 @@ mod f2_4_policy {
         config.validate().unwrap();
         assert!(config.policy(&"send_mail".into()).egress);
         assert!(!config.policy(&"other".into()).egress);
-        assert!(serde_json::from_value::<ToolsConfig>(json!({"tools": {"a": {"egres": true}}})).is_err());
-        let many = ToolsConfig { max_repairs: 11, ..ToolsConfig::default() };
+        assert!(
+            serde_json::from_value::<ToolsConfig>(json!({"tools": {"a": {"egres": true}}}))
+                .is_err()
+        );
+        let many = ToolsConfig {
+            max_repairs: 11,
+            ..ToolsConfig::default()
+        };
         assert!(many.validate().is_err());
     }
 }

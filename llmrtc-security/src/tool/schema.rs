@@ -77,14 +77,21 @@ impl ToolSchema {
 
     /// Compiles any schema. Formats can be mere annotations, as the official tests want them.
     fn compile_any(schema: &Value, formats: bool) -> Result<Self, SchemaError> {
-        strict::admit(schema.clone()).map_err(SchemaError::TooLarge)?;
-        let dialect = schema.get("$schema").map(|dialect| dialect.as_str().unwrap_or_default().trim_end_matches('#'));
+        strict::within_bounds(schema).map_err(SchemaError::TooLarge)?;
+        let dialect = schema
+            .get("$schema")
+            .map(|dialect| dialect.as_str().unwrap_or_default().trim_end_matches('#'));
         let draft = match dialect {
             None | Some("https://json-schema.org/draft/2020-12/schema") => Draft::Draft202012,
-            Some("http://json-schema.org/draft-07/schema" | "https://json-schema.org/draft-07/schema") => Draft::Draft7,
+            Some(
+                "http://json-schema.org/draft-07/schema"
+                | "https://json-schema.org/draft-07/schema",
+            ) => Draft::Draft7,
             Some(_) => return Err(SchemaError::Dialect),
         };
-        let patterns = PatternOptions::regex().size_limit(PATTERN_BYTES).dfa_size_limit(PATTERN_BYTES);
+        let patterns = PatternOptions::regex()
+            .size_limit(PATTERN_BYTES)
+            .dfa_size_limit(PATTERN_BYTES);
         let validator = jsonschema::options()
             .with_draft(draft)
             .with_retriever(Nowhere)
@@ -119,7 +126,8 @@ impl ToolSchema {
                 Violation {
                     path: self.known_path(error.instance_path().as_str()),
                     rule: error.kind().keyword().to_owned(),
-                    expected: expected.filter(|expected| expected.to_string().len() <= MAX_EXPECTED),
+                    expected: expected
+                        .filter(|expected| expected.to_string().len() <= MAX_EXPECTED),
                 }
             })
             .collect()
@@ -128,7 +136,9 @@ impl ToolSchema {
     /// A path without names that only the arguments contain.
     fn known_path(&self, path: &str) -> String {
         let shown = path.split('/').map(|part| {
-            let known = part.is_empty() || part.bytes().all(|byte| byte.is_ascii_digit()) || self.names.contains(part);
+            let known = part.is_empty()
+                || part.bytes().all(|byte| byte.is_ascii_digit())
+                || self.names.contains(part);
             if known { part } else { "*" }
         });
         shown.collect::<Vec<_>>().join("/")

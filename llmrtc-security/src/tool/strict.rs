@@ -71,6 +71,36 @@ pub fn admit(value: Value) -> Result<Value, StrictError> {
     normal(value, 0, &mut left)
 }
 
+/// Checks depth and size alone.
+///
+/// # Errors
+/// [`StrictError::TooDeep`] or [`StrictError::TooLong`].
+pub fn within_bounds(value: &Value) -> Result<(), StrictError> {
+    fn spend(value: &Value, depth: usize, left: &mut usize) -> Result<(), StrictError> {
+        let bytes = match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(_) | Value::Object(_) if depth == MAX_DEPTH => {
+                return Err(StrictError::TooDeep);
+            }
+            _ => 1,
+        };
+        *left = left.checked_sub(bytes).ok_or(StrictError::TooLong)?;
+        match value {
+            Value::Array(items) => items
+                .iter()
+                .try_for_each(|item| spend(item, depth + 1, left)),
+            Value::Object(members) => members.iter().try_for_each(|(key, value)| {
+                *left = left
+                    .checked_sub(key.len() + 3)
+                    .ok_or(StrictError::TooLong)?;
+                spend(value, depth + 1, left)
+            }),
+            _ => Ok(()),
+        }
+    }
+    spend(value, 0, &mut { MAX_BYTES })
+}
+
 /// As [`admit`], for the arguments of a call.
 ///
 /// # Errors
@@ -95,8 +125,15 @@ fn normal(value: Value, depth: usize, left: &mut usize) -> Result<Value, StrictE
             normal_text(text).map(Value::String)
         }
         Value::Number(number) => {
-            let inexact = number.is_f64() && number.as_f64().is_none_or(|number| number.fract() == 0.0 && number.abs() >= EXACT);
-            if inexact { Err(StrictError::Number) } else { Ok(Value::Number(number)) }
+            let inexact = number.is_f64()
+                && number
+                    .as_f64()
+                    .is_none_or(|number| number.fract() == 0.0 && number.abs() >= EXACT);
+            if inexact {
+                Err(StrictError::Number)
+            } else {
+                Ok(Value::Number(number))
+            }
         }
         Value::Array(_) | Value::Object(_) if depth == MAX_DEPTH => Err(StrictError::TooDeep),
         Value::Array(items) => {
@@ -123,7 +160,11 @@ fn normal_text(text: String) -> Result<String, StrictError> {
     if text.chars().any(is_refused) {
         return Err(StrictError::Control);
     }
-    Ok(if is_nfc(&text) { text } else { text.nfc().collect() })
+    Ok(if is_nfc(&text) {
+        text
+    } else {
+        text.nfc().collect()
+    })
 }
 
 /// Control characters except those of plain text, and controls of the writing direction.
@@ -227,20 +268,38 @@ mod f1_strict {
     #[test]
     fn json_comes_back_as_every_parser_reads_it() {
         let text = r#"{"a":[1,-2,2.5,true,null,"x\n"],"b":{"c":{}},"big":18446744073709551615}"#;
-        assert_eq!(parse(text).unwrap(), serde_json::from_str::<Value>(text).unwrap());
+        assert_eq!(
+            parse(text).unwrap(),
+            serde_json::from_str::<Value>(text).unwrap()
+        );
     }
 
     #[test]
     fn what_parsers_disagree_on_is_refused() {
         let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         for (text, problem) in [
-            (r#"{"to":"a","to":"b"}"#.to_owned(), StrictError::DuplicateKey),
-            (r#"{"x":{"a":1,"\u0061":2}}"#.to_owned(), StrictError::DuplicateKey),
-            ("{\"e\u{301}\":1,\"\u{e9}\":2}".to_owned(), StrictError::DuplicateKey),
+            (
+                r#"{"to":"a","to":"b"}"#.to_owned(),
+                StrictError::DuplicateKey,
+            ),
+            (
+                r#"{"x":{"a":1,"\u0061":2}}"#.to_owned(),
+                StrictError::DuplicateKey,
+            ),
+            (
+                "{\"e\u{301}\":1,\"\u{e9}\":2}".to_owned(),
+                StrictError::DuplicateKey,
+            ),
             (deep(33), StrictError::TooDeep),
             (deep(5_000), StrictError::TooDeep),
-            (format!("\"{}\"", "a".repeat(MAX_BYTES)), StrictError::TooLong),
-            ("123456789012345678901234567890".to_owned(), StrictError::Number),
+            (
+                format!("\"{}\"", "a".repeat(MAX_BYTES)),
+                StrictError::TooLong,
+            ),
+            (
+                "123456789012345678901234567890".to_owned(),
+                StrictError::Number,
+            ),
             ("-9007199254740993000000".to_owned(), StrictError::Number),
             ("1e300".to_owned(), StrictError::Number),
             (r#""a\u0000b""#.to_owned(), StrictError::Control),
@@ -253,7 +312,12 @@ mod f1_strict {
             ("[1,]".to_owned(), StrictError::Syntax),
             (String::new(), StrictError::Syntax),
         ] {
-            assert_eq!(parse(&text).err(), Some(problem), "{}", &text[..text.len().min(40)]);
+            assert_eq!(
+                parse(&text).err(),
+                Some(problem),
+                "{}",
+                &text[..text.len().min(40)]
+            );
         }
         assert!(parse(&deep(32)).is_ok());
     }

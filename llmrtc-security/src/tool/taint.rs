@@ -59,8 +59,12 @@ impl Taint {
             state.overflowed = true;
             return;
         }
-        state.spans.extend(words.windows(SPAN_WORDS).map(|span| hash(&span)));
-        state.names.extend(words.iter().filter(|word| is_name(word)).map(hash));
+        state
+            .spans
+            .extend(words.windows(SPAN_WORDS).map(|span| hash(&span)));
+        state
+            .names
+            .extend(words.iter().filter(|word| is_name(word)).map(hash));
     }
 
     /// The person in the conversation said this: addresses in it are theirs, whoever else wrote them.
@@ -113,22 +117,34 @@ impl State {
         };
         self.overflowed
             || words.iter().any(known)
-            || words.windows(SPAN_WORDS).any(|span| self.spans.contains(&hash(&span)))
+            || words
+                .windows(SPAN_WORDS)
+                .any(|span| self.spans.contains(&hash(&span)))
     }
 }
 
 /// Words that name something: addresses, numbers, identifiers.
-fn is_name(word: &String) -> bool {
+fn is_name(word: &str) -> bool {
     word.len() >= MIN_NAME
-        && (word.contains(['@', '.', '/', '_', '+']) || word.bytes().filter(u8::is_ascii_digit).count() >= 4)
+        && (word.contains(['@', '.', '/', '_', '+'])
+            || word.bytes().filter(u8::is_ascii_digit).count() >= 4)
 }
 
 /// Words without surrounding punctuation, in lower case; an address stays one word.
 fn words(text: &str) -> Vec<String> {
-    text.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'' | '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' | '=' | '|'))
-        .map(|word| word.trim_matches(|c: char| !c.is_alphanumeric() && c != '+').to_lowercase())
-        .filter(|word| !word.is_empty())
-        .collect()
+    text.split(|c: char| {
+        c.is_whitespace()
+            || matches!(
+                c,
+                ',' | ';' | '"' | '\'' | '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' | '=' | '|'
+            )
+    })
+    .map(|word| {
+        word.trim_matches(|c: char| !c.is_alphanumeric() && c != '+')
+            .to_lowercase()
+    })
+    .filter(|word| !word.is_empty())
+    .collect()
 }
 
 fn hash(value: &(impl Hash + ?Sized)) -> u64 {
@@ -157,7 +173,13 @@ mod f2_4_taint {
         ] {
             assert!(taint.is_derived(&derived), "{derived}");
         }
-        for own in [json!("bob@hotel.example"), json!("the code"), json!(7), json!(true), json!("nice place")] {
+        for own in [
+            json!("bob@hotel.example"),
+            json!("the code"),
+            json!(7),
+            json!(true),
+            json!("nice place"),
+        ] {
             assert!(!taint.is_derived(&own), "{own}");
         }
     }

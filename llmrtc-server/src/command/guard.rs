@@ -36,7 +36,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let output = BufWriter::new(std::io::stdout().lock());
     match args.input.filter(|path| path.as_os_str() != "-") {
         Some(path) => {
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            let file =
+                File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
             screen(BufReader::new(file), output)
         }
         None => screen(std::io::stdin().lock(), output),
@@ -50,7 +51,8 @@ fn screen(input: impl BufRead, mut output: impl Write) -> anyhow::Result<()> {
         if line.trim().is_empty() {
             continue;
         }
-        let line: Line = serde_json::from_str(&line).with_context(|| format!("line {}", number + 1))?;
+        let line: Line =
+            serde_json::from_str(&line).with_context(|| format!("line {}", number + 1))?;
         let verdict = guard.screen(&line.text, line.source);
         let reasons: Vec<&str> = verdict.reasons.iter().map(|reason| reason.name()).collect();
         let answer = json!({
@@ -86,9 +88,15 @@ mod tests {
             .map(|line| serde_json::from_slice(line).unwrap())
             .collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!((&lines[0]["id"], &lines[0]["flagged"]), (&json!("a"), &json!(true)));
+        assert_eq!(
+            (&lines[0]["id"], &lines[0]["flagged"]),
+            (&json!("a"), &json!(true))
+        );
         assert_eq!(lines[0]["reasons"][0], "instruction-override");
-        assert_eq!((&lines[1]["id"], &lines[1]["flagged"]), (&json!(2), &json!(false)));
+        assert_eq!(
+            (&lines[1]["id"], &lines[1]["flagged"]),
+            (&json!(2), &json!(false))
+        );
         assert_eq!(lines[1]["text"], "a table for two, please");
     }
 

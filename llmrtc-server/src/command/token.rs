@@ -6,21 +6,20 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::http::read_secret as read;
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use super::http::read_secret as read;
 use llmrtc_core::{duration, redact::Secret};
 use llmrtc_security::auth::{
     Grants, api_key,
     grants::Allowed,
     jwt::{
-        HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm,
-        PublicKey, SharedSecrets, Unverified, Verifier,
+        HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm, PublicKey,
+        SharedSecrets, Unverified, Verifier,
     },
 };
 use serde::de::{IntoDeserializer, value};
 use serde_json::json;
-
 
 /// Arguments of `llmrtc token`.
 #[derive(Debug, clap::Args)]

@@ -12,16 +12,13 @@ use llmrtc_security::{
 };
 use serde_json::{Value, json};
 
+use super::privacy::Privacy;
 use crate::server::Shared;
-
-/// Changes text before it is stored.
-pub(crate) type StorageFilter = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// The record of one session. Offers lines to the vault and never waits for it.
 pub(super) struct Archive {
     writer: VaultWriter,
     subject: Subject,
-    filter: StorageFilter,
     /// The answer that is being spoken.
     answer: Option<Arc<str>>,
 }
@@ -34,7 +31,6 @@ pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
         Ok(subject) => Some(Archive {
             writer,
             subject,
-            filter: security.storage_filter(),
             answer: None,
         }),
         Err(error) => {
@@ -45,9 +41,8 @@ pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
 }
 
 impl Archive {
-
     /// Takes notice of what happened in `session`.
-    pub(super) fn note(&mut self, session: SessionId, event: &TurnEvent) {
+    pub(super) fn note(&mut self, session: SessionId, event: &TurnEvent, privacy: &Privacy) {
         match event {
             TurnEvent::Transcript {
                 turn,
@@ -55,7 +50,7 @@ impl Archive {
                 is_final: true,
                 ..
             } if !text.is_empty() => {
-                let text = (self.filter)(text);
+                let text = privacy.for_storage(text);
                 let line = json!({ "turn": turn.0, "role": "user", "text": text });
                 self.keep(session, Class::Transcript, &line);
             }
@@ -71,8 +66,7 @@ impl Archive {
                 let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
                     return;
                 };
-                let mut line =
-                    json!({ "turn": turn.0, "role": "assistant", "text": (self.filter)(&text) });
+                let mut line = json!({ "turn": turn.0, "role": "assistant", "text": privacy.for_storage(&text) });
                 if interrupted {
                     line["interrupted"] = true.into();
                 }
@@ -85,25 +79,16 @@ impl Archive {
                 turn, call, result, ..
             } => {
                 let line = match result {
-                    Ok(value) => json!({ "turn": turn.0, "tool": call.name.as_str(), "result": self.filtered(value) }),
-                    Err(failure) => json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() }),
+                    Ok(value) => {
+                        json!({ "turn": turn.0, "tool": call.name.as_str(), "result": filtered(value, privacy) })
+                    }
+                    Err(failure) => {
+                        json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() })
+                    }
                 };
                 self.keep(session, Class::ToolResult, &line);
             }
             _ => {}
-        }
-    }
-
-    /// A value with every text in it filtered.
-    fn filtered(&self, value: &Value) -> Value {
-        match value {
-            Value::String(text) => (self.filter)(text).into(),
-            Value::Array(items) => items.iter().map(|item| self.filtered(item)).collect(),
-            Value::Object(fields) => {
-                let fields = fields.iter();
-                Value::Object(fields.map(|(name, value)| (name.clone(), self.filtered(value))).collect())
-            }
-            other => other.clone(),
         }
     }
 
@@ -115,5 +100,19 @@ impl Archive {
         {
             tracing::warn!(session = %session.short(), error = %refused, "a line was not stored");
         }
+    }
+}
+
+/// A value with every text in it as it may be stored.
+fn filtered(value: &Value, privacy: &Privacy) -> Value {
+    match value {
+        Value::String(text) => privacy.for_storage(text).into(),
+        Value::Array(items) => items.iter().map(|item| filtered(item, privacy)).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            let fields = fields.map(|(name, value)| (name.clone(), filtered(value, privacy)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
     }
 }

@@ -6,6 +6,7 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod privacy;
 mod shield;
 mod standing;
 mod tools;
@@ -55,7 +56,10 @@ use self::{
     shield::Shield,
     standing::{News, Standing},
 };
-pub(crate) use self::{archive::StorageFilter, tools::Checks};
+pub(crate) use self::{
+    privacy::{Privacy, for_log},
+    tools::Checks,
+};
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -158,11 +162,20 @@ pub(crate) async fn run(
         origin: caller.origin.as_ref().map(|origin| origin.as_str().into()),
     }));
     let archive = archive::of(&shared, &caller.principal);
+    let privacy = match shared.security.privacy(shared.turn.language.as_deref()) {
+        Ok(privacy) => privacy,
+        Err(error) => {
+            tracing::error!(%error, "no session without redaction");
+            connection.close(CloseReason::Internal);
+            return;
+        }
+    };
     let session = Session {
         session_id,
         caller: caller.clone(),
         standing: held.standing,
         archive,
+        privacy: Arc::new(privacy),
         refusals: 0,
         lease: held.lease,
         connection,
@@ -200,12 +213,27 @@ pub(crate) async fn run(
     };
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     shared.count_sessions();
-    let lasted = shared.clock.wall().duration_since(started_at).unwrap_or_default();
+    let lasted = shared
+        .clock
+        .wall()
+        .duration_since(started_at)
+        .unwrap_or_default();
     let reason_label = reason.label();
-    if matches!(reason, CloseReason::Replaced | CloseReason::Unauthorised | CloseReason::SessionEnded | CloseReason::RateLimited) {
-        security.note(audit(Action::SessionEvicted { reason: reason_label }));
+    if matches!(
+        reason,
+        CloseReason::Replaced
+            | CloseReason::Unauthorised
+            | CloseReason::SessionEnded
+            | CloseReason::RateLimited
+    ) {
+        security.note(audit(Action::SessionEvicted {
+            reason: reason_label,
+        }));
     }
-    security.note(audit(Action::Disconnected { reason: reason_label, lasted }));
+    security.note(audit(Action::Disconnected {
+        reason: reason_label,
+        lasted,
+    }));
     tracing::info!(session = %session_id.short(), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,
@@ -232,6 +260,8 @@ struct Session {
     standing: Standing,
     /// What is kept, if anything is.
     archive: Option<Archive>,
+    /// What of the conversation whom may see.
+    privacy: Arc<Privacy>,
     /// How often the client was told to slow down.
     refusals: u32,
     lease: Lease,
@@ -400,17 +430,25 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let fresh = shared.admission.refresh(presented, &self.caller).await;
         let refreshed = fresh.map_err(|denied| denied.reason).and_then(|fresh| {
-            let lasts = self.standing.refresh(&shared, &self.caller.principal, &fresh);
-            lasts.map(|lasts| (fresh, lasts)).map_err(|_| "not_the_same_caller")
+            let lasts = self
+                .standing
+                .refresh(&shared, &self.caller.principal, &fresh);
+            lasts
+                .map(|lasts| (fresh, lasts))
+                .map_err(|_| "not_the_same_caller")
         });
         match refreshed {
             Ok((fresh, lasts)) => {
                 self.caller.principal = fresh;
                 let expires_in_ms = lasts.map(|lasts| lasts.as_millis() as u64);
-                self.connection.send(ServerMessage::AuthRefreshed { expires_in_ms });
+                self.connection
+                    .send(ServerMessage::AuthRefreshed { expires_in_ms });
             }
             Err(reason) => {
-                self.note(Action::AuthFailed { method: "refresh", reason });
+                self.note(Action::AuthFailed {
+                    method: "refresh",
+                    reason,
+                });
                 self.connection.close(CloseReason::Unauthorised);
             }
         }
@@ -430,12 +468,22 @@ impl Session {
             .session(self.session_id)
             .class(principal.grants.rate_class.as_deref());
         let now = self.shared.clock.now();
-        let Err(refusal) = self.shared.security.limits.check(scope, &subject, 1, now).await else {
+        let Err(refusal) = self
+            .shared
+            .security
+            .limits
+            .check(scope, &subject, 1, now)
+            .await
+        else {
             return true;
         };
         let retry_after = refusal.retry_after().unwrap_or_default();
-        self.note(Action::RateLimited { limit: scope.name(), retry_after });
-        self.connection.send(ServerMessage::rate_limited(retry_after));
+        self.note(Action::RateLimited {
+            limit: scope.name(),
+            retry_after,
+        });
+        self.connection
+            .send(ServerMessage::rate_limited(retry_after));
         self.refusals += 1;
         if self.refusals > MAX_REFUSALS {
             self.connection.close(CloseReason::RateLimited);
@@ -640,9 +688,24 @@ impl Session {
     }
 
     fn turn_event(&mut self, event: TurnEvent) {
+        self.privacy.note(&event);
         if let Some(archive) = &mut self.archive {
-            archive.note(self.session_id, &event);
+            archive.note(self.session_id, &event, &self.privacy);
         }
+        let event = match event {
+            TurnEvent::Transcript {
+                turn,
+                text,
+                is_final,
+                confidence,
+            } => TurnEvent::Transcript {
+                turn,
+                text: self.privacy.for_client(&text).into(),
+                is_final,
+                confidence,
+            },
+            event => event,
+        };
         let mut reference = String::new();
         match &event {
             TurnEvent::TurnStarted { .. } => self.turns += 1,
@@ -677,7 +740,7 @@ impl Session {
         let sink = self.sink();
         let history = &mut self.history;
         let (shared, tasks, session_id) = (&self.shared, &self.tasks, self.session_id);
-        let caller = &self.caller;
+        let (caller, privacy) = (&self.caller, &self.privacy);
         self.conversation.get_or_insert_with(|| {
             let (security, address) = (&shared.security, caller.peer.ip());
             let taint = Arc::new(Taint::new());
@@ -687,10 +750,13 @@ impl Session {
                 caller.principal.clone(),
                 address,
                 Arc::clone(&taint),
+                Arc::clone(privacy),
             );
             let tools = shared.tools.clone().map(|tools| {
                 let (checks, principal) = (&shared.tool_checks, &caller.principal);
-                tools::guard(tools, checks, security, session_id, principal, address, taint)
+                tools::guard(
+                    tools, checks, security, session_id, principal, address, taint, privacy,
+                )
             });
             Conversation::new(
                 tasks,
@@ -703,7 +769,9 @@ impl Session {
                     observers: shared.observers.clone(),
                     tools,
                     chunkers: None,
-                    guardrails: [Arc::new(shield) as Arc<dyn Guardrail>].into_iter().collect(),
+                    guardrails: [Arc::new(shield) as Arc<dyn Guardrail>]
+                        .into_iter()
+                        .collect(),
                     history: history.take(),
                     clock: Arc::clone(&shared.clock),
                 },

@@ -33,6 +33,7 @@ use llmrtc_security::{
     tool::Taint,
 };
 
+use super::privacy::{Names, Privacy};
 use crate::security::Security;
 
 /// What an answer is expected to take where the operator names no bound: a minute of speech.
@@ -52,6 +53,7 @@ pub(super) struct Shield {
     caller: Principal,
     address: IpAddr,
     taint: Arc<Taint>,
+    privacy: Arc<Privacy>,
     output: Arc<OutputRules>,
     /// The last question looked like an attack.
     suspicious: AtomicBool,
@@ -66,6 +68,7 @@ impl Shield {
         caller: Principal,
         address: IpAddr,
         taint: Arc<Taint>,
+        privacy: Arc<Privacy>,
     ) -> Self {
         Self {
             output: Arc::clone(&security.output),
@@ -74,13 +77,16 @@ impl Shield {
             caller,
             address,
             taint,
+            privacy,
             suspicious: AtomicBool::new(false),
             reserved: tokio::sync::Mutex::default(),
         }
     }
 
     fn note(&self, event: Event) {
-        let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
+        let event = AuditEvent::new(event)
+            .by(&self.caller)
+            .session(self.session_id);
         self.security.note(event.from(self.address));
     }
 
@@ -98,7 +104,12 @@ impl Shield {
             .session(self.session_id)
             .class(self.caller.grants.rate_class.as_deref());
         let now = self.security.now();
-        match self.security.limits.check(Scope::Turn, &subject, 1, now).await {
+        match self
+            .security
+            .limits
+            .check(Scope::Turn, &subject, 1, now)
+            .await
+        {
             Ok(_) => true,
             Err(refusal) => {
                 self.note(Event::RateLimited {
@@ -112,7 +123,11 @@ impl Shield {
 
     /// Whether there are tokens and money left for a request, and sets them aside.
     async fn within_budget(&self, request: &LlmRequest) -> bool {
-        let read: usize = request.messages.iter().map(|message| tokens(message.text())).sum();
+        let read: usize = request
+            .messages
+            .iter()
+            .map(|message| tokens(message.text()))
+            .sum();
         let written = request.config.max_tokens.unwrap_or(EXPECTED_TOKENS);
         let usage = Usage {
             input_tokens: read as u64,
@@ -126,11 +141,17 @@ impl Shield {
             .class(self.caller.grants.rate_class.as_deref());
         let estimate = u32::try_from(usage.input_tokens + usage.output_tokens).unwrap_or(u32::MAX);
         let (now, wall) = (security.now(), security.wall());
-        let limited = security.limits.check(Scope::LlmTokens, &subject, estimate, now).await;
+        let limited = security
+            .limits
+            .check(Scope::LlmTokens, &subject, estimate, now)
+            .await;
         let class = self.caller.grants.rate_class.as_deref();
         let caller = self.address.to_string();
         let cost = security.cost(&usage);
-        let reserved = security.budgets.reserve(&self.caller, &caller, class, cost, wall).await;
+        let reserved = security
+            .budgets
+            .reserve(&self.caller, &caller, class, cost, wall)
+            .await;
         let (limit, retry_after) = match (&limited, &reserved) {
             (Err(refusal), _) => (Scope::LlmTokens.name(), refusal.retry_after()),
             (_, Err(_)) => ("budget", None),
@@ -151,9 +172,17 @@ impl Shield {
             let action = verdict.action.unwrap_or(Action::Log);
             self.note(Event::InjectionJudged {
                 source: source.name(),
-                verdict: if action == Action::Block { "block" } else { "flag" },
+                verdict: if action == Action::Block {
+                    "block"
+                } else {
+                    "flag"
+                },
                 score: verdict.score,
-                rules: verdict.reasons.iter().map(|reason| reason.name().into()).collect(),
+                rules: verdict
+                    .reasons
+                    .iter()
+                    .map(|reason| reason.name().into())
+                    .collect(),
             });
         }
         verdict
@@ -195,6 +224,7 @@ impl Guardrail for Shield {
         request: &mut LlmRequest,
         _: &CallContext,
     ) -> Checked<Option<Refusal>> {
+        self.privacy.for_vendor(request);
         if !self.within_budget(request).await {
             return Ok(Some(Refusal {
                 by: "budget".into(),
@@ -240,7 +270,9 @@ impl Guardrail for Shield {
             ..Usage::default()
         };
         if let Some(reserved) = self.reserved.lock().await.take() {
-            reserved.settle(self.security.cost(&usage), self.security.wall()).await;
+            reserved
+                .settle(self.security.cost(&usage), self.security.wall())
+                .await;
         }
         Ok(None)
     }
@@ -248,6 +280,7 @@ impl Guardrail for Shield {
     fn response_filter(&self, _: &CallContext) -> Option<Box<dyn ResponseFilter>> {
         Some(Box::new(Answer {
             filter: self.output.filter(),
+            names: Names::new(Arc::clone(&self.privacy)),
             security: Arc::clone(&self.security),
             event: Mutex::new(None),
             caller: self.caller.clone(),
@@ -271,6 +304,7 @@ fn instruct(request: &mut LlmRequest, rules: &[String]) {
 /// Filters one answer.
 struct Answer {
     filter: OutputFilter,
+    names: Names,
     security: Arc<Security>,
     /// The last finding that was written down: one line for a row of the same.
     event: Mutex<Option<Finding>>,
@@ -292,7 +326,9 @@ impl Answer {
                     score: 1.0,
                     rules: vec![finding.name().into()],
                 };
-                let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
+                let event = AuditEvent::new(event)
+                    .by(&self.caller)
+                    .session(self.session_id);
                 self.security.note(event);
             }
         }
@@ -309,11 +345,15 @@ impl Answer {
 impl ResponseFilter for Answer {
     fn push(&mut self, delta: &str) -> Result<String, Refusal> {
         let released = self.filter.push(delta);
-        self.released(released)
+        let text = self.released(released)?;
+        self.names.push(&text)
     }
 
     fn finish(&mut self) -> Result<String, Refusal> {
         let released = self.filter.finish();
-        self.released(released)
+        let text = self.released(released)?;
+        let mut out = self.names.push(&text)?;
+        out.push_str(&self.names.finish()?);
+        Ok(out)
     }
 }

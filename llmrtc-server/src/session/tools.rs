@@ -16,6 +16,7 @@ use llmrtc_security::{
 };
 use serde_json::{Map, Value};
 
+use super::privacy::Privacy;
 use crate::security::Security;
 
 /// Compiled checks of arguments, shared by all sessions.
@@ -30,6 +31,7 @@ pub(super) fn guard(
     caller: &Principal,
     address: IpAddr,
     taint: Arc<Taint>,
+    privacy: &Arc<Privacy>,
 ) -> Arc<dyn ToolRunner> {
     let grants = match &caller.grants.tools {
         Granted::All => ToolGrants::All,
@@ -43,6 +45,7 @@ pub(super) fn guard(
         session_id,
         caller: caller.clone(),
         address,
+        privacy: Arc::clone(privacy),
     };
     let guarded = GuardedTools::new(tools, Arc::clone(&security.tools))
         .with_grants(grants)
@@ -57,6 +60,7 @@ struct Hooks {
     session_id: SessionId,
     caller: Principal,
     address: IpAddr,
+    privacy: Arc<Privacy>,
 }
 
 #[async_trait]
@@ -67,7 +71,11 @@ impl ToolHooks for Hooks {
             .session(self.session_id)
             .class(self.caller.grants.rate_class.as_deref());
         let now = self.security.now();
-        let admitted = self.security.limits.check(Scope::ToolCall, &subject, 1, now).await;
+        let admitted = self
+            .security
+            .limits
+            .check(Scope::ToolCall, &subject, 1, now)
+            .await;
         match admitted {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.retry_after().unwrap_or_default()),
@@ -75,11 +83,14 @@ impl ToolHooks for Hooks {
     }
 
     fn restore(&self, arguments: Map<String, Value>) -> Option<Map<String, Value>> {
-        Some(arguments)
+        Some(self.privacy.restore(arguments))
     }
 
     fn hash(&self, arguments: &Map<String, Value>) -> Option<String> {
-        let hash = self.security.audit.args_hash(&Value::Object(arguments.clone()));
+        let hash = self
+            .security
+            .audit
+            .args_hash(&Value::Object(arguments.clone()));
         Some(format!("{}:{hash}", hash.epoch))
     }
 
@@ -105,8 +116,11 @@ impl ToolHooks for Hooks {
             outcome,
             latency: call.latency,
         };
-        let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
-        self.security.note(event.turn(call.turn_id).from(self.address));
+        let event = AuditEvent::new(event)
+            .by(&self.caller)
+            .session(self.session_id);
+        self.security
+            .note(event.turn(call.turn_id).from(self.address));
     }
 }
 

@@ -11,6 +11,10 @@ use crate::guard::rules::lexicon::Lexicon;
 const MAX_CANDIDATES: usize = 8;
 /// Shortest encoded run worth decoding: twelve letters of plain text.
 const MIN_BASE64: usize = 16;
+/// Letters in Morse code that are no accident of punctuation.
+const MIN_MORSE: usize = 8;
+/// As above, in zeros and ones.
+const MIN_BITS: usize = 64;
 /// As above, in hexadecimal digits.
 const MIN_HEX: usize = 20;
 /// Letters of a word that can be recognised rotated or backwards.
@@ -42,6 +46,12 @@ pub enum HiddenIn {
     Base64,
     /// In hexadecimal digits.
     Hex,
+    /// In base32.
+    Base32,
+    /// In zeros and ones.
+    Binary,
+    /// In Morse code.
+    Morse,
     /// In percent signs, entities or `\u` escapes.
     Escapes,
     /// Each letter moved by thirteen places.
@@ -61,6 +71,9 @@ impl HiddenIn {
             Self::Override => "direction-override",
             Self::Base64 => "base64",
             Self::Hex => "hex",
+            Self::Base32 => "base32",
+            Self::Binary => "binary",
+            Self::Morse => "morse",
             Self::Escapes => "escapes",
             Self::Rot13 => "rot13",
             Self::Reversed => "reversed",
@@ -84,6 +97,9 @@ pub(super) fn find(text: &str, folded: &Folded, lexicon: &Lexicon, hidden: &mut 
     }
     if bytes.contains(&b'<') || bytes.contains(&b'[') {
         markup(text, hidden);
+    }
+    if bytes.contains(&b'-') && bytes.contains(&b'.') {
+        morse(text, hidden);
     }
     turned(folded, lexicon, hidden);
 }
@@ -110,17 +126,29 @@ fn readable(bytes: Vec<u8>) -> Option<String> {
 
 /// Base64 and hexadecimal. Runs may be broken over lines, as mail does it.
 fn runs(text: &str, hidden: &mut Vec<Hidden>) {
-    let mut joined = String::new();
-    for piece in text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_'))) {
+    let (mut joined, mut octets) = (String::new(), String::new());
+    for piece in text
+        .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_')))
+    {
         if piece.len() >= MIN_BASE64 {
             // An assignment or the like in front is not part of it.
             let run = piece.trim_end_matches('=');
             let run = run.rsplit('=').next().unwrap_or(run);
             if let Some(plain) = hex(run) {
                 add(hidden, HiddenIn::Hex, plain);
+            } else if let Some(plain) = bits(run, 1, MIN_BITS) {
+                add(hidden, HiddenIn::Binary, plain);
+            } else if let Some(plain) = bits(run, 5, MIN_BASE64) {
+                add(hidden, HiddenIn::Base32, plain);
             } else if let Some(plain) = base64(run) {
                 add(hidden, HiddenIn::Base64, plain);
             }
+        }
+        // "01101001 01100111": octets that stand alone.
+        if piece.len() == 8 && piece.bytes().all(|byte| matches!(byte, b'0' | b'1')) {
+            octets.push_str(piece);
+        } else if !piece.is_empty() {
+            flush_octets(&mut octets, hidden);
         }
         // "69 67 6e 6f": pairs of digits that stand alone, with or without a prefix.
         let pair = piece.strip_prefix("0x").unwrap_or(piece);
@@ -131,6 +159,59 @@ fn runs(text: &str, hidden: &mut Vec<Hidden>) {
         }
     }
     flush_pairs(&mut joined, hidden);
+    flush_octets(&mut octets, hidden);
+}
+
+fn flush_octets(octets: &mut String, hidden: &mut Vec<Hidden>) {
+    if let Some(plain) = bits(octets, 1, MIN_BITS) {
+        add(hidden, HiddenIn::Binary, plain);
+    }
+    octets.clear();
+}
+
+/// Digits of `width` bits each, most significant first: zeros and ones, or base32 (RFC 4648).
+fn bits(run: &str, width: u32, shortest: usize) -> Option<String> {
+    if run.len() < shortest {
+        return None;
+    }
+    let (mut bytes, mut buffer, mut filled) = (Vec::with_capacity(run.len()), 0_u32, 0);
+    for digit in run.bytes() {
+        let value = match (width, digit) {
+            (1, b'0' | b'1') => digit - b'0',
+            (5, b'A'..=b'Z') => digit - b'A',
+            (5, b'2'..=b'7') => digit - b'2' + 26,
+            _ => return None,
+        };
+        buffer = (buffer << width | u32::from(value)) & 0xFFFF;
+        filled += width;
+        if filled >= 8 {
+            filled -= 8;
+            bytes.push((buffer >> filled) as u8);
+        }
+    }
+    readable(bytes)
+}
+
+/// Morse code: dots and dashes, blanks between letters, slashes between words.
+fn morse(text: &str, hidden: &mut Vec<Hidden>) {
+    /// The letters in the order of the alphabet.
+    const LETTERS: [&str; 26] = [
+        ".-", "-...", "-.-.", "-..", ".", "..-.", "--.", "....", "..", ".---", "-.-", ".-..", "--",
+        "-.", "---", ".--.", "--.-", ".-.", "...", "-", "..-", "...-", ".--", "-..-", "-.--",
+        "--..",
+    ];
+    let (mut plain, mut letters) = (String::new(), 0);
+    for piece in text.split_whitespace() {
+        if piece == "/" || piece == "|" {
+            plain.push(' ');
+        } else if let Some(at) = LETTERS.iter().position(|code| *code == piece) {
+            plain.push(char::from(b'a' + at as u8));
+            letters += 1;
+        }
+    }
+    if letters >= MIN_MORSE {
+        add(hidden, HiddenIn::Morse, plain);
+    }
 }
 
 fn flush_pairs(joined: &mut String, hidden: &mut Vec<Hidden>) {
@@ -145,7 +226,11 @@ fn base64(run: &str) -> Option<String> {
         return None;
     }
     // A length of 4n+1 cannot be; the last character was cut or glued.
-    let run = if run.len() % 4 == 1 { &run[..run.len() - 1] } else { run };
+    let run = if run.len() % 4 == 1 {
+        &run[..run.len() - 1]
+    } else {
+        run
+    };
     let standard = general_purpose::STANDARD_NO_PAD.decode(run);
     let bytes = standard.or_else(|_| general_purpose::URL_SAFE_NO_PAD.decode(run));
     readable(bytes.ok()?)
@@ -253,7 +338,12 @@ fn entities(text: &str) -> (String, usize) {
 
 /// Comments of HTML, Markdown and templates, and elements that style hides.
 fn markup(text: &str, hidden: &mut Vec<Hidden>) {
-    for (open, close) in [("<!--", "-->"), ("[//]: # (", ")"), ("[comment]: # (", ")"), ("{#", "#}")] {
+    for (open, close) in [
+        ("<!--", "-->"),
+        ("[//]: # (", ")"),
+        ("[comment]: # (", ")"),
+        ("{#", "#}"),
+    ] {
         let mut rest = text;
         while let Some(at) = rest.find(open) {
             let inner = &rest[at + open.len()..];
@@ -277,7 +367,9 @@ fn markup(text: &str, hidden: &mut Vec<Hidden>) {
             let close = inner.find('<').unwrap_or(inner.len());
             add(hidden, HiddenIn::Markup, inner[..close].to_owned());
         }
-        if let Some(said) = attribute(element, "alt=\"").or_else(|| attribute(element, "aria-label=\"")) {
+        if let Some(said) =
+            attribute(element, "alt=\"").or_else(|| attribute(element, "aria-label=\""))
+        {
             add(hidden, HiddenIn::Markup, said.to_owned());
         }
     }
@@ -290,10 +382,22 @@ fn is_unseen(element: &str) -> bool {
         .filter(|c| !c.is_whitespace())
         .map(|c| c.to_ascii_lowercase())
         .collect();
-    ["display:none", "visibility:hidden", "font-size:0", "opacity:0;", "opacity:0\"", "color:white", "color:#fff",
-        "color:transparent", "left:-9999", "hidden>", "hidden=", "font-size:1px"]
-        .iter()
-        .any(|trick| style.contains(trick) || style.ends_with("hidden"))
+    [
+        "display:none",
+        "visibility:hidden",
+        "font-size:0",
+        "opacity:0;",
+        "opacity:0\"",
+        "color:white",
+        "color:#fff",
+        "color:transparent",
+        "left:-9999",
+        "hidden>",
+        "hidden=",
+        "font-size:1px",
+    ]
+    .iter()
+    .any(|trick| style.contains(trick) || style.ends_with("hidden"))
 }
 
 fn attribute<'e>(element: &'e str, name: &str) -> Option<&'e str> {
@@ -321,7 +425,11 @@ fn turned(folded: &Folded, lexicon: &Lexicon, hidden: &mut Vec<Hidden>) {
         add(hidden, HiddenIn::Rot13, buffer.clone());
     }
     if backwards >= MIN_TURNED_WORDS {
-        add(hidden, HiddenIn::Reversed, folded.text.chars().rev().collect());
+        add(
+            hidden,
+            HiddenIn::Reversed,
+            folded.text.chars().rev().collect(),
+        );
         // Each word turned, their order kept.
         let words: Vec<String> = folded
             .tokens

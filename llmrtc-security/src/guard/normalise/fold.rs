@@ -3,9 +3,12 @@
 use std::ops::Range;
 
 use unicode_normalization::char::{compose, decompose_compatible, is_combining_mark};
-use unicode_security::confusable_detection::skeleton;
 
-use super::{Concealment, script};
+use super::{
+    Concealment,
+    letters::{alike, is_address, sign_letter, special_letter, styled_letter, unleet},
+    script,
+};
 use crate::guard::rules::lexicon::Lexicon;
 
 /// Longest word that is looked at, bytes. No word of the vocabulary comes near; blobs are the decoder's.
@@ -54,8 +57,8 @@ impl Place {
     pub const ADDRESS: Self = Self(1 << 6);
     /// More than one blank, or a line break, stands before it.
     pub const APART: Self = Self(1 << 7);
-    /// First word of a line.
-    pub const LINE: Self = Self(1 << 8);
+    /// Begins a name with an underscore in it, as functions have.
+    pub const IDENTIFIER: Self = Self(1 << 8);
 
     /// Whether all of `other` is in the set.
     pub const fn has(self, other: Self) -> bool {
@@ -97,7 +100,7 @@ pub(super) fn fold(text: &str, lexicon: &Lexicon, concealment: &mut Concealment)
         lexicon,
         seen: Concealment::default(),
         starts: true,
-        line: true,
+        identifier: false,
         apart: false,
         quotes: Quotes::default(),
         word: Word::default(),
@@ -105,7 +108,9 @@ pub(super) fn fold(text: &str, lexicon: &Lexicon, concealment: &mut Concealment)
     };
     let mut rest = text;
     while !rest.is_empty() {
-        let blank = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let blank = rest
+            .find(|c: char| !c.is_whitespace())
+            .unwrap_or(rest.len());
         folder.blank(&rest[..blank]);
         rest = &rest[blank..];
         let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
@@ -154,9 +159,16 @@ impl Quotes {
         let closes = |open: char| {
             matches!(
                 (open, c),
-                ('"', '"') | ('\u{201C}', '\u{201D}' | '"') | ('\u{201E}', '\u{201C}' | '\u{201D}' | '"')
-                    | ('\u{2018}', '\u{2019}') | ('\u{201A}', '\u{2018}') | ('\u{00AB}', '\u{00BB}')
-                    | ('\u{00BB}', '\u{00AB}') | ('`', '`') | ('\'', '\'') | ('\u{300C}', '\u{300D}')
+                ('"', '"')
+                    | ('\u{201C}', '\u{201D}' | '"')
+                    | ('\u{201E}', '\u{201C}' | '\u{201D}' | '"')
+                    | ('\u{2018}', '\u{2019}')
+                    | ('\u{201A}', '\u{2018}')
+                    | ('\u{00AB}', '\u{00BB}')
+                    | ('\u{00BB}', '\u{00AB}')
+                    | ('`', '`')
+                    | ('\'', '\'')
+                    | ('\u{300C}', '\u{300D}')
                     | ('\u{201D}', '\u{201D}')
             )
         };
@@ -171,7 +183,6 @@ impl Quotes {
             None => self.open = Some((c, out.tokens.len())),
         }
     }
-
 }
 
 /// The word being read.
@@ -199,7 +210,7 @@ struct Folder<'l> {
     lexicon: &'l Lexicon,
     seen: Concealment,
     starts: bool,
-    line: bool,
+    identifier: bool,
     apart: bool,
     quotes: Quotes,
     word: Word,
@@ -210,7 +221,6 @@ impl Folder<'_> {
     fn blank(&mut self, blank: &str) {
         let lines = blank.bytes().filter(|byte| *byte == b'\n').count();
         self.apart = lines > 0 || blank.chars().nth(1).is_some();
-        self.line |= lines > 0;
         // A blank line ends a sentence whatever its last character was.
         if lines > 1 {
             self.end_sentence(false);
@@ -222,6 +232,13 @@ impl Folder<'_> {
             self.address(chunk);
             return;
         }
+        let mut parts = chunk.split('_');
+        self.identifier = parts
+            .next()
+            .is_some_and(|part| part.ends_with(char::is_alphanumeric))
+            && parts
+                .next()
+                .is_some_and(|part| part.starts_with(char::is_alphanumeric));
         let mut chars = chunk.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             let next = chars.peek().map(|(_, next)| *next);
@@ -245,16 +262,20 @@ impl Folder<'_> {
     /// Punctuation and symbols.
     fn sign(&mut self, c: char, next: Option<char>, before: &str) {
         match c {
-            '\'' | '\u{2019}' | '\u{02BC}' if !self.word.text.is_empty() && next.is_some_and(char::is_alphabetic) => {
+            '\'' | '\u{2019}' | '\u{02BC}'
+                if !self.word.text.is_empty() && next.is_some_and(char::is_alphabetic) =>
+            {
                 // French and Italian articles are words of their own; elsewhere the word goes on.
-                if matches!(self.word.text.as_str(), "l" | "d" | "j" | "n" | "c" | "qu" | "s" | "t" | "dell" | "all" | "nell" | "un")
-                    && next != Some('t')
+                if matches!(
+                    self.word.text.as_str(),
+                    "l" | "d" | "j" | "n" | "c" | "qu" | "s" | "t" | "dell" | "all" | "nell" | "un"
+                ) && next != Some('t')
                 {
                     self.finish_word();
                 }
             }
-            '"' | '\u{201C}' | '\u{201D}' | '\u{201E}' | '\u{2018}' | '\u{201A}' | '\u{00AB}' | '\u{00BB}' | '`'
-            | '\u{300C}' | '\u{300D}' => {
+            '"' | '\u{201C}' | '\u{201D}' | '\u{201E}' | '\u{2018}' | '\u{201A}' | '\u{00AB}'
+            | '\u{00BB}' | '`' | '\u{300C}' | '\u{300D}' => {
                 self.finish_word();
                 self.quotes.mark(c, &mut self.out);
             }
@@ -263,11 +284,17 @@ impl Folder<'_> {
                 // After a word it closes or is an apostrophe; before one it opens.
                 let opens = next.is_some_and(char::is_alphanumeric)
                     && !before.ends_with(char::is_alphanumeric);
-                if opens || self.quotes.open.is_some_and(|(open, _)| matches!(open, '\'' | '\u{2018}')) {
+                if opens
+                    || self
+                        .quotes
+                        .open
+                        .is_some_and(|(open, _)| matches!(open, '\'' | '\u{2018}'))
+                {
                     self.quotes.mark(c, &mut self.out);
                 }
             }
-            '.' | '!' | '?' | '\u{3002}' | '\u{FF01}' | '\u{FF1F}' | '\u{061F}' | ';' | '\u{2026}' => {
+            '.' | '!' | '?' | '\u{3002}' | '\u{FF01}' | '\u{FF1F}' | '\u{061F}' | ';'
+            | '\u{2026}' => {
                 let glued = !self.word.text.is_empty() && next.is_some_and(char::is_alphanumeric);
                 self.finish_word();
                 // "3.5" and "e.g" go on.
@@ -321,7 +348,8 @@ impl Folder<'_> {
             let base = word.text.chars().next_back();
             // Marks of other scripts are spelling, and so are those that make a letter some language has.
             let spelling = !script::general_mark(c)
-                || base.is_some_and(|base| !base.is_ascii_alphabetic() || compose(base, c).is_some());
+                || base
+                    .is_some_and(|base| !base.is_ascii_alphabetic() || compose(base, c).is_some());
             word.stray_marks += u32::from(!spelling);
             return;
         }
@@ -345,9 +373,11 @@ impl Folder<'_> {
                 word.text.push(lower);
                 if lower.is_ascii_alphabetic() {
                     word.latin += 1;
-                    let plain_accent = matches!(c, '\u{00C0}'..='\u{024F}' | '\u{1E00}'..='\u{1EFF}');
+                    let plain_accent =
+                        matches!(c, '\u{00C0}'..='\u{024F}' | '\u{1E00}'..='\u{1EFF}');
                     // Ligatures, ordinals and unit signs decompose too; one such letter is no style.
-                    word.styled += u32::from(!plain_accent && (!wide || self.wide) && c.is_alphanumeric());
+                    word.styled +=
+                        u32::from(!plain_accent && (!wide || self.wide) && c.is_alphanumeric());
                 } else if lower.is_alphabetic() {
                     word.foreign += 1;
                     word.alike += u32::from(alike(lower).is_some());
@@ -367,8 +397,8 @@ impl Folder<'_> {
         if std::mem::take(&mut self.starts) {
             place.add(Place::STARTS);
         }
-        if std::mem::take(&mut self.line) {
-            place.add(Place::LINE);
+        if std::mem::take(&mut self.identifier) {
+            place.add(Place::IDENTIFIER);
         }
         if std::mem::take(&mut self.apart) {
             place.add(Place::APART);
@@ -408,11 +438,12 @@ impl Folder<'_> {
         if word.stray_marks > 1 || (word.stray_marks == 1 && word.latin > 0) {
             seen.marks += word.stray_marks;
         }
-        if word.leet > 0 && word.text.len() >= 3 {
-            if let Some(plain) = unleet(&word.text, self.lexicon) {
-                seen.leet_words += 1;
-                word.text = plain;
-            }
+        if word.leet > 0
+            && word.text.len() >= 3
+            && let Some(plain) = unleet(&word.text, self.lexicon)
+        {
+            seen.leet_words += 1;
+            word.text = plain;
         }
         let mut place = self.place();
         if word.capitals >= 2 && word.lower == 0 {
@@ -432,133 +463,6 @@ impl Folder<'_> {
     }
 }
 
-/// Whether a chunk is an e-mail address or a link.
-fn is_address(chunk: &str) -> bool {
-    let mut bytes = chunk.bytes();
-    if !bytes.any(|byte| matches!(byte, b'@' | b'/' | b'.')) {
-        return false;
-    }
-    if let Some((local, domain)) = chunk.split_once('@') {
-        let dot = domain.trim_end_matches(['.', ',', ')', '!', '?']).rfind('.');
-        let local_ok = local.chars().next_back().is_some_and(char::is_alphanumeric);
-        if local_ok && dot.is_some_and(|dot| dot > 0 && domain[dot + 1..].len() >= 2) {
-            return true;
-        }
-    }
-    let lower = |prefix: &str| {
-        chunk
-            .get(..prefix.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
-    let trimmed = chunk.trim_start_matches(['(', '<', '"', '\'', '[']);
-    if trimmed.len() != chunk.len() {
-        return is_address(trimmed);
-    }
-    lower("http://") || lower("https://") || lower("www.") || lower("ftp://")
-}
-
-/// The ASCII letter that this lower-case letter of another script looks like.
-fn alike(c: char) -> Option<char> {
-    if c.is_ascii() {
-        return None;
-    }
-    let mut buffer = [0; 4];
-    let mut prototype = skeleton(c.encode_utf8(&mut buffer));
-    let first = prototype.next()?;
-    if prototype.next().is_some() {
-        // The standard's prototype of some letters is a pair, as in "rn" for a Cyrillic letter.
-        return None;
-    }
-    let first = first.to_ascii_lowercase();
-    first.is_ascii_alphabetic().then_some(first).or(match c {
-        // Small Greek and Cyrillic letters whose prototype is not ASCII, used as if it were.
-        '\u{03B7}' => Some('n'),
-        '\u{03C4}' | '\u{0442}' => Some('t'),
-        '\u{03BA}' | '\u{043A}' => Some('k'),
-        '\u{03C9}' => Some('w'),
-        '\u{03B2}' | '\u{0432}' => Some('b'),
-        '\u{043C}' => Some('m'),
-        '\u{043D}' => Some('h'),
-        '\u{03B5}' => Some('e'),
-        '\u{03BC}' => Some('u'),
-        '\u{0433}' => Some('r'),
-        '\u{0438}' | '\u{043F}' => Some('n'),
-        '\u{044F}' => Some('r'),
-        _ => None,
-    })
-}
-
-/// Letters with a style that Unicode does not decompose: small capitals, negative circled and squared ones.
-fn styled_letter(c: char) -> Option<char> {
-    const SMALL_CAPITALS: &str = "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡ";
-    let nth = |base: u32| char::from_u32(u32::from(b'a') + (c as u32 - base));
-    match c {
-        '\u{1F150}'..='\u{1F169}' => nth(0x1F150),
-        '\u{1F170}'..='\u{1F189}' => nth(0x1F170),
-        '\u{1F130}'..='\u{1F149}' => nth(0x1F130),
-        '\u{24D0}'..='\u{24E9}' => nth(0x24D0),
-        '\u{24B6}'..='\u{24CF}' => nth(0x24B6),
-        '\u{1D18E}' | '\u{028F}' => Some('y'),
-        '\u{1D22}' => Some('z'),
-        '\u{01EB}' => Some('q'),
-        '\u{0250}'..='\u{AB65}' => SMALL_CAPITALS
-            .chars()
-            .position(|small| small == c)
-            .and_then(|at| char::from_u32(u32::from(b'a') + at as u32)),
-        _ => None,
-    }
-}
-
-/// Letters of Latin spelling that do not decompose.
-fn special_letter(c: char) -> Option<&'static str> {
-    Some(match c {
-        'ß' | 'ẞ' => "ss",
-        'æ' | 'Æ' => "ae",
-        'œ' | 'Œ' => "oe",
-        'ø' | 'Ø' => "o",
-        'ł' | 'Ł' => "l",
-        'đ' | 'Đ' | 'ð' | 'Ð' => "d",
-        'ı' | 'İ' => "i",
-        'þ' | 'Þ' => "th",
-        _ => return None,
-    })
-}
-
-/// Signs that stand for a letter inside a word.
-fn sign_letter(c: char) -> Option<char> {
-    Some(match c {
-        '@' => 'a',
-        '$' => 's',
-        '!' | '|' => 'i',
-        '+' => 't',
-        '\u{20AC}' => 'e',
-        _ => return None,
-    })
-}
-
-/// The word of the vocabulary that digits and signs were put into.
-fn unleet(word: &str, lexicon: &Lexicon) -> Option<String> {
-    let with = |one: char| -> String {
-        word.chars()
-            .map(|c| match c {
-                '0' => 'o',
-                '1' => one,
-                '3' => 'e',
-                '4' => 'a',
-                '5' => 's',
-                '7' => 't',
-                '8' => 'b',
-                c => c,
-            })
-            .collect()
-    };
-    if !word.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        return None;
-    }
-    let known = |candidate: String| (lexicon.knows(&candidate) && candidate.len() >= 3).then_some(candidate);
-    known(with('i')).or_else(|| known(with('l')))
-}
-
 fn single(folded: &Folded, token: &Token) -> bool {
     token.range.len() == 1 && folded.word(token).as_bytes()[0].is_ascii_lowercase()
 }
@@ -576,7 +480,10 @@ fn join_spelt(folded: &Folded, lexicon: &Lexicon, seen: &mut Concealment) -> Fol
     let mut out = Folded::default();
     let mut tokens = folded.tokens.as_slice();
     while let Some(first) = tokens.first() {
-        let row = tokens.iter().take_while(|token| single(folded, token)).count();
+        let row = tokens
+            .iter()
+            .take_while(|token| single(folded, token))
+            .count();
         if row < MIN_SPELT {
             let take = row.max(1);
             for token in &tokens[..take] {
@@ -611,10 +518,10 @@ fn join_spelt(folded: &Folded, lexicon: &Lexicon, seen: &mut Concealment) -> Fol
                 place = Place::default();
             }
         }
-        if let (Some(last), Some(end)) = (out.tokens.last_mut(), spelt.last()) {
-            if end.place.has(Place::ENDS) {
-                last.place.add(Place::ENDS);
-            }
+        if let (Some(last), Some(end)) = (out.tokens.last_mut(), spelt.last())
+            && end.place.has(Place::ENDS)
+        {
+            last.place.add(Place::ENDS);
         }
     }
     out

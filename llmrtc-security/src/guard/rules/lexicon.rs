@@ -83,6 +83,12 @@ concepts! {
     SECRET,
     /// Ways around a filter on output.
     TRANSFORM,
+    /// To do what another text says.
+    OBEY_IT,
+    /// To use a tool by name.
+    CALL,
+    /// A name with an underscore: set by the tokenizer.
+    IDENTIFIER,
     /// Claims to be in charge.
     AUTHORITY,
     /// Other people who use the same service.
@@ -199,7 +205,12 @@ impl Lexicon {
         let mut vocabulary: HashSet<String> = HashSet::new();
         for row in tables.iter().copied().flatten() {
             debug_assert!(!row.why.is_empty(), "every row says why");
-            for entry in row.words.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            for entry in row
+                .words
+                .split(',')
+                .map(str::trim)
+                .filter(|entry| !entry.is_empty())
+            {
                 let entry = folded(entry);
                 // The blank after the last word tells a word from a stem.
                 let pattern = match entry.strip_suffix('*') {
@@ -220,7 +231,8 @@ impl Lexicon {
                 if own.meets(Concepts::PLAIN) {
                     return own;
                 }
-                let beginnings = (1..pattern.len()).filter_map(|end| meanings.get(pattern.get(..end)?));
+                let beginnings =
+                    (1..pattern.len()).filter_map(|end| meanings.get(pattern.get(..end)?));
                 beginnings
                     .filter(|meaning| !meaning.meets(Concepts::PLAIN))
                     .fold(own, |all, meaning| all.or(*meaning))
@@ -234,7 +246,11 @@ impl Lexicon {
                 .build(patterns)
                 .expect("the tables are far below the automaton's limit of states")
         };
-        let parts: Vec<&str> = vocabulary.iter().map(String::as_str).filter(|word| word.len() >= 2).collect();
+        let parts: Vec<&str> = vocabulary
+            .iter()
+            .map(String::as_str)
+            .filter(|word| word.len() >= 2)
+            .collect();
         Self {
             automaton: build(&patterns),
             concepts,
@@ -248,9 +264,11 @@ impl Lexicon {
     /// The second value is how many bytes the meaning stretches over.
     pub(crate) fn meaning(&self, text: &str) -> (Concepts, usize) {
         let input = Input::new(text).anchored(Anchored::Yes);
-        self.automaton.find(input).map_or((Concepts::NONE, 0), |found| {
-            (self.concepts[found.pattern().as_usize()], found.end())
-        })
+        self.automaton
+            .find(input)
+            .map_or((Concepts::NONE, 0), |found| {
+                (self.concepts[found.pattern().as_usize()], found.end())
+            })
     }
 
     /// Whether a word is in the vocabulary, as itself or as the stem it begins with.
@@ -277,7 +295,11 @@ impl Lexicon {
                 None => at += word[at..].chars().next().map_or(1, char::len_utf8),
             }
         }
-        if fitted * 4 >= word.len() * 3 { parts } else { Vec::new() }
+        if fitted * 4 >= word.len() * 3 {
+            parts
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -288,7 +310,9 @@ fn folded(entry: &str) -> String {
         if c.is_ascii() || super::ideographic(c) {
             out.push(c);
         } else {
-            decompose_compatible(c, |part| out.extend(Some(part).filter(|part| !is_combining_mark(*part))));
+            decompose_compatible(c, |part| {
+                out.extend(Some(part).filter(|part| !is_combining_mark(*part)))
+            });
         }
     }
     out
@@ -296,6 +320,8 @@ fn folded(entry: &str) -> String {
 
 impl std::fmt::Debug for Lexicon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lexicon").field("words", &self.vocabulary.len()).finish_non_exhaustive()
+        f.debug_struct("Lexicon")
+            .field("words", &self.vocabulary.len())
+            .finish_non_exhaustive()
     }
 }

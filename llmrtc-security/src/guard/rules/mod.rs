@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 
 use self::{
     lexicon::{Concepts, Lexicon},
-    table::{BIAS, EVERYDAY, LONG_WORDS, MOST_EVERYDAY, QUOTED_SHARE, SEQUENCES, SOFT, Sequence, TOGETHER},
+    table::{
+        BIAS, EVERYDAY, LONG_WORDS, MOST_EVERYDAY, QUOTED_SHARE, SEQUENCES, SOFT, Sequence,
+        TOGETHER,
+    },
 };
 use super::{
     Source,
@@ -72,6 +75,8 @@ pub enum Reason {
     IndirectCommand,
     /// Speaks to the model and has it send something.
     AddressesAndSends,
+    /// Has an encoded text decoded and followed.
+    FollowsHidden,
     /// Takes back instructions and prescribes an answer.
     OverrideSays,
     /// The phrase of a known attack with its words run together or torn apart.
@@ -144,6 +149,7 @@ impl Reason {
             Self::PrescribesAnswer => "prescribes-answer",
             Self::IndirectCommand => "indirect-command",
             Self::AddressesAndSends => "addresses-and-sends",
+            Self::FollowsHidden => "follows-hidden",
             Self::OverrideSays => "override-and-say",
             Self::TornPhrase => "torn-phrase",
             Self::TagCharacters => "tag-characters",
@@ -162,6 +168,9 @@ impl Reason {
             Self::Hidden(HiddenIn::Override) => "hidden-in-override",
             Self::Hidden(HiddenIn::Base64) => "hidden-in-base64",
             Self::Hidden(HiddenIn::Hex) => "hidden-in-hex",
+            Self::Hidden(HiddenIn::Base32) => "hidden-in-base32",
+            Self::Hidden(HiddenIn::Binary) => "hidden-in-binary",
+            Self::Hidden(HiddenIn::Morse) => "hidden-in-morse",
             Self::Hidden(HiddenIn::Escapes) => "hidden-in-escapes",
             Self::Hidden(HiddenIn::Rot13) => "hidden-in-rot13",
             Self::Hidden(HiddenIn::Reversed) => "hidden-in-reversed",
@@ -225,11 +234,22 @@ pub(super) fn assess(text: &str, normalised: &Normalised, source: Source) -> Ass
             traits.add(Reason::Hidden(hidden.place), weight + HIDING);
         }
     }
-    let soft: f32 = SOFT.iter().filter_map(|reason| traits.found.get(reason)).sum();
+    let soft: f32 = SOFT
+        .iter()
+        .filter_map(|reason| traits.found.get(reason))
+        .sum();
     // Whoever disguises words is not talking about pizza.
-    let relief = if disguised || marker >= 3.0 { 0.0 } else { everyday.min(soft) };
+    let relief = if disguised || marker >= 3.0 {
+        0.0
+    } else {
+        everyday.min(soft)
+    };
     let sum = BIAS + traits.sum() - relief;
-    let mut reasons: Vec<(Reason, f32)> = traits.found.into_iter().filter(|(_, weight)| *weight >= WORTH_NAMING).collect();
+    let mut reasons: Vec<(Reason, f32)> = traits
+        .found
+        .into_iter()
+        .filter(|(_, weight)| *weight >= WORTH_NAMING)
+        .collect();
     reasons.sort_by(|(_, left), (_, right)| right.total_cmp(left));
     Assessment {
         score: 1.0 / (1.0 + (-sum).exp()),
@@ -240,11 +260,17 @@ pub(super) fn assess(text: &str, normalised: &Normalised, source: Source) -> Ass
 /// The traits of the words, and what speaks for everyday talk.
 fn read(folded: &Folded, lexicon: &Lexicon, indirect: bool) -> (Traits, f32) {
     let meanings = meanings(folded, lexicon);
-    let present = meanings.iter().fold(Concepts::NONE, |all, one| all.or(*one));
+    let present = meanings
+        .iter()
+        .fold(Concepts::NONE, |all, one| all.or(*one));
     let talks_about = present.meets(Concepts::ABOUT.or(Concepts::HOW_TO).or(Concepts::MENTION));
     let mut traits = Traits::default();
     for sequence in SEQUENCES {
-        if !sequence.steps.iter().all(|(concept, _)| present.meets(*concept)) {
+        if !sequence
+            .steps
+            .iter()
+            .all(|(concept, _)| present.meets(*concept))
+        {
             continue;
         }
         let weight = sequence.weight + if indirect { sequence.indirect } else { 0.0 };
@@ -252,7 +278,11 @@ fn read(folded: &Folded, lexicon: &Lexicon, indirect: bool) -> (Traits, f32) {
             continue;
         }
         if let Some(quoted) = find(sequence, folded, &meanings) {
-            let share = if quoted && talks_about { QUOTED_SHARE } else { 1.0 };
+            let share = if quoted && talks_about {
+                QUOTED_SHARE
+            } else {
+                1.0
+            };
             traits.add(sequence.reason, weight * share);
         }
     }
@@ -265,7 +295,11 @@ fn read(folded: &Folded, lexicon: &Lexicon, indirect: bool) -> (Traits, f32) {
     let everyday: f32 = EVERYDAY
         .iter()
         .filter(|(concept, _, _)| present.meets(*concept))
-        .filter(|(_, _, against)| against.iter().any(|reason| traits.found.contains_key(reason)))
+        .filter(|(_, _, against)| {
+            against
+                .iter()
+                .any(|reason| traits.found.contains_key(reason))
+        })
         .map(|(_, weight, _)| weight)
         .sum();
     let share = (LONG_WORDS as f32 / folded.tokens.len().max(1) as f32).min(1.0);
@@ -290,6 +324,9 @@ fn meanings(folded: &Folded, lexicon: &Lexicon) -> Vec<Concepts> {
             if meaning.meets(Concepts::PLAIN) {
                 plain_until = start + len;
                 return Concepts::NONE;
+            }
+            if token.place.has(Place::IDENTIFIER) {
+                return meaning.or(Concepts::IDENTIFIER);
             }
             meaning
         })
@@ -360,8 +397,13 @@ fn is_command(folded: &Folded, meanings: &[Concepts], at: usize) -> bool {
         if token.place.has(Place::STARTS) {
             return true;
         }
-        let lead = Concepts::LEAD.or(Concepts::URGENT).or(Concepts::YOU).or(Concepts::TOPIC);
-        let Some(before) = (at - back).checked_sub(1) else { return true };
+        let lead = Concepts::LEAD
+            .or(Concepts::URGENT)
+            .or(Concepts::YOU)
+            .or(Concepts::TOPIC);
+        let Some(before) = (at - back).checked_sub(1) else {
+            return true;
+        };
         if !meanings[before].meets(lead) && folded.word(&folded.tokens[before]) != "to" {
             return false;
         }
@@ -373,7 +415,12 @@ fn is_command(folded: &Folded, meanings: &[Concepts], at: usize) -> bool {
 fn capital_names(folded: &Folded, traits: &mut Traits) {
     let mut count = 0;
     for token in &folded.tokens {
-        if token.place.has(Place::CAPITALS) && matches!(folded.word(token), "dan" | "stan" | "dude" | "aim" | "ucar" | "duo" | "jon" | "ron") {
+        if token.place.has(Place::CAPITALS)
+            && matches!(
+                folded.word(token),
+                "dan" | "stan" | "dude" | "aim" | "ucar" | "duo" | "jon" | "ron"
+            )
+        {
             count += 1;
         }
     }
@@ -385,7 +432,13 @@ fn capital_names(folded: &Folded, traits: &mut Traits) {
 /// Weighs disguises. True if there is one that nobody uses by accident.
 fn disguises(hidden: &Concealment, traits: &mut Traits) -> bool {
     // Small numbers of some characters get into honest text by copying; each further one is less of an accident.
-    let few = |count: u32, first: f32, each: f32| if count == 0 { 0.0 } else { first + each * (count - 1) as f32 };
+    let few = |count: u32, first: f32, each: f32| {
+        if count == 0 {
+            0.0
+        } else {
+            first + each * (count - 1) as f32
+        }
+    };
     let weights = [
         (Reason::TagCharacters, few(hidden.tags, 4.5, 0.5)),
         (Reason::VariationSelectors, few(hidden.selectors, 2.2, 0.7)),
@@ -393,7 +446,7 @@ fn disguises(hidden: &Concealment, traits: &mut Traits) -> bool {
         (Reason::SoftHyphens, few(hidden.soft_hyphens, 0.8, 0.4)),
         (Reason::DirectionOverride, few(hidden.overrides, 5.0, 0.5)),
         (Reason::DirectionControls, few(hidden.directions, 1.2, 0.7)),
-        (Reason::CombiningMarks, few(hidden.marks, 1.0, 0.6)),
+        (Reason::CombiningMarks, few(hidden.marks, 1.2, 0.9)),
         (Reason::Homoglyphs, few(hidden.mixed_words, 3.2, 1.5)),
         (Reason::StyledLetters, few(hidden.styled_words, 2.2, 1.0)),
         (Reason::Leet, few(hidden.leet_words, 0.8, 1.0)),
