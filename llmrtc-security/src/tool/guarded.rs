@@ -523,11 +523,11 @@ impl GuardedTools {
     ) -> Result<Value, ToolFailure> {
         let call = self.decide(call, cx, record).await?;
         let policy = self.config.policy(&call.name);
-        if policy.once {
-            if let Err(before) = self.begin_once(&call, cx) {
-                record.decision = Decision::Repeated;
-                return before;
-            }
+        if policy.once
+            && let Err(before) = self.begin_once(&call, cx)
+        {
+            record.decision = Decision::Repeated;
+            return before;
         }
         let result = self.run_isolated(&call, cx, policy.timeout).await;
         if policy.third_party {

@@ -124,7 +124,7 @@ impl State {
 }
 
 /// Words that name something: addresses, numbers, identifiers.
-fn is_name(word: &String) -> bool {
+fn is_name(word: &str) -> bool {
     word.len() >= MIN_NAME
         && (word.contains(['@', '.', '/', '_', '+'])
             || word.bytes().filter(u8::is_ascii_digit).count() >= 4)

@@ -7,6 +7,7 @@
 mod decode;
 mod fold;
 mod invisible;
+mod letters;
 mod script;
 
 pub use self::{
