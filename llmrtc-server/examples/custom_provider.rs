@@ -51,7 +51,7 @@ impl LlmProvider for Contrarian {
 async fn main() -> anyhow::Result<()> {
     let config = Config::default();
     telemetry::init(&config.log)?;
-    let listening = listen(&config.server).await?;
+    let listening = listen(&config).await?;
     let providers = Providers {
         llm: Arc::new(Contrarian),
         stt: Arc::new(EchoStt::new(EchoConfig::default())),

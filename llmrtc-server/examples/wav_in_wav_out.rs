@@ -40,7 +40,7 @@ async fn main() -> anyhow::Result<()> {
 
     let mut config = Config::default();
     config.server.port = 0;
-    let listening = listen(&config.server).await?;
+    let listening = listen(&config).await?;
     let address = listening.address;
     let server = Server::builder(config)
         .build(address, listening.exposure)

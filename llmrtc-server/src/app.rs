@@ -50,13 +50,45 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         }
         anyhow::Ok(())
     };
+    let hangups = async {
+        let mut hangup = hangup().context("cannot watch for signals")?;
+        loop {
+            tokio::select! {
+                () = shutdown.closing() => return anyhow::Ok(()),
+                () = hangup.recv() => server.refresh_keys().await,
+            }
+        }
+    };
     let drain = async {
         shutdown.drain(grace).await;
         Ok(())
     };
-    tokio::try_join!(web, numbers, operators, drain)?;
+    tokio::try_join!(web, numbers, operators, hangups, drain)?;
     server.finish().await;
     Ok(())
+}
+
+/// SIGHUP, where there is such a thing.
+struct Hangup(#[cfg(unix)] tokio::signal::unix::Signal);
+
+impl Hangup {
+    async fn recv(&mut self) {
+        #[cfg(unix)]
+        if self.0.recv().await.is_some() {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+fn hangup() -> std::io::Result<Hangup> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        signal(SignalKind::hangup()).map(Hangup)
+    }
+    #[cfg(not(unix))]
+    Ok(Hangup())
 }
 
 async fn start(
@@ -75,7 +107,11 @@ async fn start(
         .await?;
     tracing::info!(address = %main.address, tls = transport.is_secure(), "listening");
     if playground {
-        let scheme = if transport.is_secure() { "https" } else { "http" };
+        let scheme = if transport.is_secure() {
+            "https"
+        } else {
+            "http"
+        };
         tracing::info!("open {scheme}://{}/ in a browser to talk", main.address);
     }
     Ok((main.listener, transport, server))

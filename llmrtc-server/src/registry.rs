@@ -94,7 +94,11 @@ impl Registry {
         let (end, ended) = watch::channel(None);
         let mut state = self.lock();
         state.remove(session_id);
-        state.callers.entry(caller.clone()).or_default().insert(session_id);
+        state
+            .callers
+            .entry(caller.clone())
+            .or_default()
+            .insert(session_id);
         let entry = Entry {
             caller: caller.clone(),
             address,
@@ -142,7 +146,9 @@ impl Registry {
     /// Ends all sessions of a caller, and says how many there were.
     pub fn end_all(&self, caller: &Principal, reason: CloseReason) -> usize {
         let sessions = self.list(Some(caller));
-        let ended = sessions.iter().filter(|info| self.end(info.session_id, reason));
+        let ended = sessions
+            .iter()
+            .filter(|info| self.end(info.session_id, reason));
         ended.count()
     }
 
@@ -219,7 +225,12 @@ mod b6_correlation {
         let registry = Arc::new(Registry::default());
         for n in 0..100_000u128 {
             let caller = Principal::user(format!("user {n}"), None);
-            registry.enter(SessionId::from_u128(n), &caller, HERE, SystemTime::UNIX_EPOCH);
+            registry.enter(
+                SessionId::from_u128(n),
+                &caller,
+                HERE,
+                SystemTime::UNIX_EPOCH,
+            );
         }
         let state = registry.lock();
         assert!(state.sessions.is_empty() && state.callers.is_empty());

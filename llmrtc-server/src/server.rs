@@ -15,8 +15,8 @@ use llmrtc_core::{
     hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
     id::SessionId,
     playout::AudioDecoder,
-    redact::Secret,
     provider::Providers,
+    redact::Secret,
     session::{MemorySessions, SessionLimits, SessionStore},
     tasks::Tasks,
     telemetry::{Metrics, SESSIONS_ACTIVE},
@@ -43,11 +43,13 @@ use crate::{
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
     security::Security,
-    session::Checks,
     session,
+    session::Checks,
     shutdown::Shutdown,
 };
 
+/// Spoken on the socket, for clients that name protocols.
+const SUBPROTOCOL: &str = "llmrtc.v1";
 /// How long observers may take to see the last events.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long providers may take to say goodbye: less than the whole closing may take (PL3).
@@ -141,14 +143,30 @@ impl ServerBuilder {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let prometheus = Arc::new(PrometheusMetrics::default());
         let metrics = Metrics::new(Arc::clone(&prometheus) as _);
-        let mut observers: Vec<Arc<dyn Hooks>> = vec![
-            Arc::new(MetricsObserver::new(metrics.clone())),
-        ];
+        let mut observers: Vec<Arc<dyn Hooks>> =
+            vec![Arc::new(MetricsObserver::new(metrics.clone()))];
 
+        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
+        let security = Security::build(
+            &config,
+            address,
+            exposure,
+            Arc::clone(&handles),
+            Arc::clone(&clock),
+        );
+        let security = Arc::new(security.await?);
+        let logging = LoggingObserver::new()
+            .with_payloads(config.log.capture)
+            .with_scrub(security.log_scrub());
+        observers.push(Arc::new(logging));
+        observers.extend(hooks);
         let (mut providers, names) = match providers {
             Some(given) => given,
             None => {
-                let selection = select::from_env(&|name| config.providers.lookup(name))?;
+                let keys = Arc::clone(&security.keys);
+                let key = |name: &str| keys.get(name).map(Into::into);
+                let selection =
+                    select::from_env_with_keys(&|name| config.providers.lookup(name), &key)?;
                 for notice in &selection.notices {
                     tracing::info!("{notice}");
                 }
@@ -165,28 +183,18 @@ impl ServerBuilder {
             .context("a provider cannot be used")?;
 
         let tool_checks = match &tools {
-            Some(tools) => GuardedTools::compile(&tools.definitions())
-                .map_err(|(tool, error)| anyhow::anyhow!(error).context(format!("the schema of tool `{tool}` cannot be used")))?,
+            Some(tools) => {
+                GuardedTools::compile(&tools.definitions()).map_err(|(tool, error)| {
+                    anyhow::anyhow!(error)
+                        .context(format!("the schema of tool `{tool}` cannot be used"))
+                })?
+            }
             None => Checks::default(),
         };
+        let _ = security.llm.set(providers.llm.name().to_owned());
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
-        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
-        let security = Security::build(
-            &config,
-            address,
-            exposure,
-            Arc::clone(&handles),
-            Arc::clone(&clock),
-        );
-        let security = Arc::new(security.await?);
-        let logging = LoggingObserver::new()
-            .with_payloads(config.log.capture)
-            .with_scrub(security.log_scrub());
-        observers.push(Arc::new(logging));
-        observers.extend(hooks);
-        let _ = security.llm.set(providers.llm.name().to_owned());
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),
             Arc::clone(&security.authenticator),
@@ -285,6 +293,11 @@ impl Server {
         Ok(routes::admin::router(web, numbers, token.clone()))
     }
 
+    /// Reads all keys of vendors again now, as SIGHUP asks for.
+    pub async fn refresh_keys(&self) {
+        self.shared.security.refresh_keys().await;
+    }
+
     /// Waits until all sessions have come to their end, then lets observers and providers finish within their
     /// bounds. Begin the shutdown first.
     ///
@@ -331,6 +344,8 @@ fn open(
         Access::Deferred { .. } => configure_waiting(upgrade),
         _ => configure(upgrade),
     };
+    // A credential among the offered protocols is never repeated.
+    let upgrade = upgrade.protocols([SUBPROTOCOL]);
     upgrade.on_upgrade(async move |socket| {
         let calls = shared.calls.clone();
         let _call = calls.token();

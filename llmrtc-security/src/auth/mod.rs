@@ -81,7 +81,10 @@ pub trait Authenticator: Send + Sync + 'static {
 /// Compares a presented secret with the true one, in time that tells nothing about either (H8).
 pub fn same_secret(presented: &str, secret: &Secret) -> bool {
     use self::digest::{same, sha256};
-    same(&sha256(presented.as_bytes()), &sha256(secret.expose().as_bytes()))
+    same(
+        &sha256(presented.as_bytes()),
+        &sha256(secret.expose().as_bytes()),
+    )
 }
 
 /// What an upgrade may do.

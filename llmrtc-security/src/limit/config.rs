@@ -238,8 +238,8 @@ pub(super) const USER: Defaults = &[
     (Scope::Ticket, "30/m burst 9"),
     // A call sends pings and, in its first second, some fifty candidates; recorded speech arrives in chunks.
     (Scope::Message, "50/s burst 200"),
-    // Renegotiation is rare, an offer costs a parse and maybe a peer.
-    (Scope::Offer, "1/s burst 2"),
+    // An offer costs a parse and maybe a peer. A call begins with two, and people who try their microphone out toggle it.
+    (Scope::Offer, "1/s burst 5"),
     // Nobody says something that deserves an answer every second for a minute.
     (Scope::Turn, "60/m"),
     // Sixty turns of 3,000 tokens.

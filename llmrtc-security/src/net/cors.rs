@@ -34,7 +34,9 @@ impl Default for CorsConfig {
     fn default() -> Self {
         Self {
             methods: ["GET", "POST"].map(str::to_owned).to_vec(),
-            headers: ["authorization", "content-type"].map(str::to_owned).to_vec(),
+            headers: ["authorization", "content-type"]
+                .map(str::to_owned)
+                .to_vec(),
             credentials: false,
             // What Chromium remembers at most.
             max_age: Duration::from_secs(2 * 60 * 60),
@@ -43,9 +45,8 @@ impl Default for CorsConfig {
 }
 
 fn names_are_names(config: &CorsConfig) -> Result<(), ValidationError> {
-    let problem = |message: &'static str| {
-        Err(ValidationError::new("cors").with_message(message.into()))
-    };
+    let problem =
+        |message: &'static str| Err(ValidationError::new("cors").with_message(message.into()));
     let methods = || config.methods.iter();
     if methods().any(|name| name == "*") || config.headers.iter().any(|name| name == "*") {
         return problem("lists what is allowed; there is no wildcard");
@@ -53,7 +54,11 @@ fn names_are_names(config: &CorsConfig) -> Result<(), ValidationError> {
     if methods().any(|name| Method::from_bytes(name.as_bytes()).is_err()) {
         return problem("has a method that is none");
     }
-    if config.headers.iter().any(|name| HeaderName::from_bytes(name.as_bytes()).is_err()) {
+    if config
+        .headers
+        .iter()
+        .any(|name| HeaderName::from_bytes(name.as_bytes()).is_err())
+    {
         return problem("has a header that is none");
     }
     Ok(())
@@ -76,7 +81,11 @@ impl Cors {
         let list = |names: &[String]| {
             HeaderValue::from_str(&names.join(", ")).unwrap_or(HeaderValue::from_static(""))
         };
-        let headers: Vec<_> = config.headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let headers: Vec<_> = config
+            .headers
+            .iter()
+            .map(|name| name.to_ascii_lowercase())
+            .collect();
         Self {
             allow_methods: list(&config.methods),
             allow_headers: list(&headers),
@@ -115,11 +124,17 @@ impl Cors {
     pub fn preflight(&self, origin: &Origin, asked: &HeaderMap) -> Option<HeaderMap> {
         let text = |name| asked.get(name).map(HeaderValue::to_str);
         let method = text(header::ACCESS_CONTROL_REQUEST_METHOD)?.ok()?;
-        let wanted = text(header::ACCESS_CONTROL_REQUEST_HEADERS).transpose().ok()?;
+        let wanted = text(header::ACCESS_CONTROL_REQUEST_HEADERS)
+            .transpose()
+            .ok()?;
         let wanted = wanted.unwrap_or_default().split(',').map(str::trim);
         let mut wanted = wanted.filter(|name| !name.is_empty());
         let allowed = self.methods.iter().any(|name| name == method)
-            && wanted.all(|name| self.headers.iter().any(|own| own.eq_ignore_ascii_case(name)));
+            && wanted.all(|name| {
+                self.headers
+                    .iter()
+                    .any(|own| own.eq_ignore_ascii_case(name))
+            });
         if !allowed {
             return None;
         }
@@ -127,8 +142,14 @@ impl Cors {
         self.mark(Some(origin), &mut answer);
         answer.remove(header::ACCESS_CONTROL_EXPOSE_HEADERS);
         // The whole list and not what was asked for: nothing of the request is reflected.
-        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, self.allow_methods.clone());
-        answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, self.allow_headers.clone());
+        answer.insert(
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            self.allow_methods.clone(),
+        );
+        answer.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            self.allow_headers.clone(),
+        );
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
         Some(answer)
     }
@@ -141,9 +162,15 @@ mod c2_cors {
     fn asked(method: &str, headers: Option<&str>) -> HeaderMap {
         let mut asked = HeaderMap::new();
         asked.insert(header::ORIGIN, "https://app.example".parse().unwrap());
-        asked.insert(header::ACCESS_CONTROL_REQUEST_METHOD, method.parse().unwrap());
+        asked.insert(
+            header::ACCESS_CONTROL_REQUEST_METHOD,
+            method.parse().unwrap(),
+        );
         if let Some(headers) = headers {
-            asked.insert(header::ACCESS_CONTROL_REQUEST_HEADERS, headers.parse().unwrap());
+            asked.insert(
+                header::ACCESS_CONTROL_REQUEST_HEADERS,
+                headers.parse().unwrap(),
+            );
         }
         asked
     }
@@ -168,7 +195,10 @@ mod c2_cors {
             if let Some(answer) = answer {
                 assert_eq!(answer["access-control-allow-origin"], "https://app.example");
                 assert_eq!(answer["access-control-allow-methods"], "GET, POST");
-                assert_eq!(answer["access-control-allow-headers"], "authorization, content-type");
+                assert_eq!(
+                    answer["access-control-allow-headers"],
+                    "authorization, content-type"
+                );
                 assert_eq!(answer["access-control-max-age"], "7200");
                 assert_eq!(answer["vary"], "origin");
                 assert!(!answer.contains_key("access-control-allow-credentials"));
@@ -189,7 +219,10 @@ mod c2_cors {
         assert_eq!(answer["vary"], "origin");
         let origin = Origin::from_config("http://localhost:3000").unwrap();
         cors.mark(Some(&origin), &mut answer);
-        assert_eq!(answer["access-control-allow-origin"], "http://localhost:3000");
+        assert_eq!(
+            answer["access-control-allow-origin"],
+            "http://localhost:3000"
+        );
         assert_eq!(answer["access-control-allow-credentials"], "true");
     }
 
@@ -202,7 +235,12 @@ mod c2_cors {
             ..CorsConfig::default()
         };
         assert!(with(&["GET", "PATCH"], &["x-trace"]).validate().is_ok());
-        for bad in [with(&["*"], &[]), with(&[], &["*"]), with(&["GE T"], &[]), with(&[], &["a b"])] {
+        for bad in [
+            with(&["*"], &[]),
+            with(&[], &["*"]),
+            with(&["GE T"], &[]),
+            with(&[], &["a b"]),
+        ] {
             assert!(bad.validate().is_err(), "{bad:?}");
         }
         // The origins come from the list that upgrades use, which knows no wildcard and no `null`.

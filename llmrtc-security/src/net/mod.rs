@@ -4,4 +4,3 @@ pub mod address;
 pub mod cors;
 #[cfg(feature = "tls")]
 pub mod tls;
-

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
-use super::{custom::Check, detector::HORIZON, kind::Kind, mode::{Mode, SinkPolicy}};
+use super::{
+    custom::Check,
+    detector::HORIZON,
+    kind::Kind,
+    mode::{Mode, SinkPolicy},
+};
 
 /// The redaction section of the configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
@@ -98,15 +103,30 @@ impl Default for SinksConfig {
     fn default() -> Self {
         let only = |kinds: &[Kind], mode: Mode| SinkPolicy {
             mode: Mode::Pass,
-            kinds: kinds.iter().map(|kind| (kind.name().to_owned(), mode)).collect::<BTreeMap<_, _>>(),
+            kinds: kinds
+                .iter()
+                .map(|kind| (kind.name().to_owned(), mode))
+                .collect::<BTreeMap<_, _>>(),
         };
         Self {
             log: SinkPolicy::all(Mode::Tag),
             // A model cannot book for a caller whose name it does not see; it never needs credentials or whole cards.
-            vendor: only(&[Kind::Card, Kind::Pin, Kind::Password, Kind::Secret, Kind::Ssn], Mode::Token),
+            vendor: only(
+                &[
+                    Kind::Card,
+                    Kind::Pin,
+                    Kind::Password,
+                    Kind::Secret,
+                    Kind::Ssn,
+                ],
+                Mode::Token,
+            ),
             storage: SinkPolicy::all(Mode::Tag),
             // The caller knows what the caller said; what must not be shown on a screen is masked.
-            client: only(&[Kind::Card, Kind::Pin, Kind::Password, Kind::Secret], Mode::KeepLast4),
+            client: only(
+                &[Kind::Card, Kind::Pin, Kind::Password, Kind::Secret],
+                Mode::KeepLast4,
+            ),
             webhook: SinkPolicy::all(Mode::Tag),
         }
     }
@@ -119,8 +139,20 @@ fn names_are_known(config: &RedactConfig) -> Result<(), ValidationError> {
     if config.recognisers.len() > MAX_RECOGNISERS {
         return Err(ValidationError::new("length").with_message("at most 64 recognisers".into()));
     }
-    let own = |name: &str| name == super::custom::DENIED || config.recognisers.iter().any(|recogniser| recogniser.name == name);
-    let sinks = [&config.sinks.log, &config.sinks.vendor, &config.sinks.storage, &config.sinks.client, &config.sinks.webhook];
+    let own = |name: &str| {
+        name == super::custom::DENIED
+            || config
+                .recognisers
+                .iter()
+                .any(|recogniser| recogniser.name == name)
+    };
+    let sinks = [
+        &config.sinks.log,
+        &config.sinks.vendor,
+        &config.sinks.storage,
+        &config.sinks.client,
+        &config.sinks.webhook,
+    ];
     let unknown = config
         .off
         .iter()
@@ -128,21 +160,29 @@ fn names_are_known(config: &RedactConfig) -> Result<(), ValidationError> {
         .find(|name| Kind::named(name).is_none() && !own(name));
     match unknown {
         None => Ok(()),
-        Some(name) => Err(ValidationError::new("unknown_kind").with_message(format!("no kind is called {name:?}").into())),
+        Some(name) => Err(ValidationError::new("unknown_kind")
+            .with_message(format!("no kind is called {name:?}").into())),
     }
 }
 
 fn name_is_plain(name: &str) -> Result<(), ValidationError> {
-    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if plain && Kind::named(name).is_none() {
         Ok(())
     } else {
-        Err(ValidationError::new("name").with_message("a recogniser's name is lower case and none of the built-in kinds".into()))
+        Err(ValidationError::new("name").with_message(
+            "a recogniser's name is lower case and none of the built-in kinds".into(),
+        ))
     }
 }
 
 fn phrases_fit(phrases: &[String]) -> Result<(), ValidationError> {
-    if phrases.iter().all(|phrase| !phrase.trim().is_empty() && phrase.chars().count() < HORIZON) {
+    if phrases
+        .iter()
+        .all(|phrase| !phrase.trim().is_empty() && phrase.chars().count() < HORIZON)
+    {
         Ok(())
     } else {
         Err(ValidationError::new("length").with_message("entries have 1 to 63 characters".into()))

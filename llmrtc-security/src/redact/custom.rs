@@ -78,7 +78,11 @@ pub(super) struct Recogniser {
 
 impl Recogniser {
     pub(super) fn new(config: &RecogniserConfig) -> Result<Self, regex::Error> {
-        let compile = |pattern: String| regex::RegexBuilder::new(&pattern).size_limit(PATTERN_BYTES).build();
+        let compile = |pattern: String| {
+            regex::RegexBuilder::new(&pattern)
+                .size_limit(PATTERN_BYTES)
+                .build()
+        };
         Ok(Self {
             kind: Kind::Custom(Arc::from(config.name.as_str())),
             anywhere: compile(config.pattern.clone())?,
@@ -93,7 +97,12 @@ impl Recogniser {
         if self.near.is_empty() {
             return true;
         }
-        let from = text[..start].char_indices().rev().take(NEAR).last().map_or(start, |(at, _)| at);
+        let from = text[..start]
+            .char_indices()
+            .rev()
+            .take(NEAR)
+            .last()
+            .map_or(start, |(at, _)| at);
         let before = text[from..start].to_lowercase();
         self.near.iter().any(|word| before.contains(word.as_str()))
     }
@@ -106,16 +115,33 @@ impl Detector for Recogniser {
         }
         let (mut behind, mut before) = (0, ' ');
         for (at, character) in text.char_indices() {
-            let starts = !character.is_whitespace() && !(before.is_alphanumeric() && character.is_alphanumeric());
+            let starts = !character.is_whitespace()
+                && !(before.is_alphanumeric() && character.is_alphanumeric());
             before = character;
             if at < behind || !starts {
                 continue;
             }
-            let Some(found) = self.here.find(horizon(text, at)).filter(|found| !found.is_empty()) else { continue };
-            let value: Vec<u8> = found.as_str().bytes().filter(u8::is_ascii_alphanumeric).map(|byte| byte.to_ascii_uppercase()).collect();
+            let Some(found) = self
+                .here
+                .find(horizon(text, at))
+                .filter(|found| !found.is_empty())
+            else {
+                continue;
+            };
+            let value: Vec<u8> = found
+                .as_str()
+                .bytes()
+                .filter(u8::is_ascii_alphanumeric)
+                .map(|byte| byte.to_ascii_uppercase())
+                .collect();
             if self.check.is_none_or(|check| check.holds(&value)) && self.announced(text, at) {
                 behind = at + found.end();
-                out.push(Span { start: at, end: behind, kind: self.kind.clone(), score: self.score });
+                out.push(Span {
+                    start: at,
+                    end: behind,
+                    kind: self.kind.clone(),
+                    score: self.score,
+                });
             }
         }
     }
@@ -136,7 +162,10 @@ impl DenyList {
             .ascii_case_insensitive(true)
             .match_kind(MatchKind::LeftmostLongest)
             .build(config.deny.iter().map(|word| word.trim()))?;
-        Ok(Some(Self { kind: Kind::Custom(Arc::from(DENIED)), words }))
+        Ok(Some(Self {
+            kind: Kind::Custom(Arc::from(DENIED)),
+            words,
+        }))
     }
 }
 
@@ -144,9 +173,15 @@ impl Detector for DenyList {
     fn detect(&self, text: &str, _context: &Context<'_>, out: &mut Vec<Span>) {
         for found in self.words.find_iter(text) {
             let letter = |character: char| character.is_alphanumeric();
-            let alone = !text[..found.start()].ends_with(letter) && !text[found.end()..].starts_with(letter);
+            let alone = !text[..found.start()].ends_with(letter)
+                && !text[found.end()..].starts_with(letter);
             if alone {
-                out.push(Span { start: found.start(), end: found.end(), kind: self.kind.clone(), score: 1.0 });
+                out.push(Span {
+                    start: found.start(),
+                    end: found.end(),
+                    kind: self.kind.clone(),
+                    score: 1.0,
+                });
             }
         }
     }

@@ -43,7 +43,10 @@ pub struct SinkPolicy {
 impl SinkPolicy {
     /// One mode for all kinds.
     pub fn all(mode: Mode) -> Self {
-        Self { mode, kinds: BTreeMap::new() }
+        Self {
+            mode,
+            kinds: BTreeMap::new(),
+        }
     }
 
     /// The mode for a kind. Nothing of a card verification value is ever kept, so its mode is `Tag` unless it passes by policy.
@@ -61,15 +64,24 @@ impl SinkPolicy {
 }
 
 fn policy_is_consistent(policy: &SinkPolicy) -> Result<(), ValidationError> {
-    if policy.kinds.get("cvv").is_some_and(|mode| *mode != Mode::Tag) {
-        return Err(ValidationError::new("cvv").with_message("card verification values are never kept, so cvv cannot have a mode of its own".into()));
+    if policy
+        .kinds
+        .get("cvv")
+        .is_some_and(|mode| *mode != Mode::Tag)
+    {
+        return Err(ValidationError::new("cvv").with_message(
+            "card verification values are never kept, so cvv cannot have a mode of its own".into(),
+        ));
     }
     Ok(())
 }
 
 /// A value with its letters and digits starred, all but `first` and `last` of them.
 pub(super) fn mask(value: &str, first: usize, last: usize, out: &mut String) {
-    let total = value.chars().filter(|character| character.is_alphanumeric()).count();
+    let total = value
+        .chars()
+        .filter(|character| character.is_alphanumeric())
+        .count();
     let mut seen = 0;
     for character in value.chars() {
         if character.is_alphanumeric() {
@@ -84,7 +96,11 @@ pub(super) fn mask(value: &str, first: usize, last: usize, out: &mut String) {
 
 /// How many of the last letters and digits `KeepLast4` keeps: never more than a third.
 pub(super) fn kept_last(value: &str) -> usize {
-    match value.chars().filter(|character| character.is_alphanumeric()).count() {
+    match value
+        .chars()
+        .filter(|character| character.is_alphanumeric())
+        .count()
+    {
         12.. => 4,
         8..=11 => 2,
         _ => 0,

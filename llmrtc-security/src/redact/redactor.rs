@@ -57,7 +57,11 @@ impl Redactor {
     pub fn new(config: &RedactConfig) -> Result<Self, RedactConfigError> {
         let mut own: Vec<Box<dyn Detector>> = Vec::new();
         for recogniser in &config.recognisers {
-            let built = Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern { name: recogniser.name.clone(), source })?;
+            let built =
+                Recogniser::new(recogniser).map_err(|source| RedactConfigError::Pattern {
+                    name: recogniser.name.clone(),
+                    source,
+                })?;
             own.push(Box::new(built));
         }
         if let Some(list) = DenyList::new(config).map_err(RedactConfigError::DenyList)? {
@@ -66,9 +70,17 @@ impl Redactor {
         Ok(Self {
             spoken: config.spoken.then(SpokenDetector::default),
             own,
-            off: config.off.iter().filter_map(|name| Kind::named(name)).collect(),
+            off: config
+                .off
+                .iter()
+                .filter_map(|name| Kind::named(name))
+                .collect(),
             context: config.context,
-            allow: config.allow.iter().map(|value| value.trim().to_lowercase()).collect(),
+            allow: config
+                .allow
+                .iter()
+                .map(|value| value.trim().to_lowercase())
+                .collect(),
         })
     }
 
@@ -95,7 +107,13 @@ impl Redactor {
         let mut copied = 0;
         for span in &spans {
             out.push_str(&text[copied..span.start]);
-            write(&span.kind, &text[span.start..span.end], policy, session, &mut out);
+            write(
+                &span.kind,
+                &text[span.start..span.end],
+                policy,
+                session,
+                &mut out,
+            );
             copied = span.end;
         }
         out.push_str(&text[copied..]);
@@ -103,16 +121,31 @@ impl Redactor {
     }
 
     /// Spans that a sink may not see.
-    pub(super) fn spans_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+    pub(super) fn spans_for(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+    ) -> Vec<Span> {
         self.spans_of(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
     }
 
     /// Spans of one window that a sink may not see.
-    pub(super) fn window_for(&self, text: &str, context: &Context<'_>, policy: &SinkPolicy) -> Vec<Span> {
+    pub(super) fn window_for(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        policy: &SinkPolicy,
+    ) -> Vec<Span> {
         self.window(text, context, &|kind| policy.mode_for(kind) != Mode::Pass)
     }
 
-    fn spans_of(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
+    fn spans_of(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        wanted: &dyn Fn(&Kind) -> bool,
+    ) -> Vec<Span> {
         if text.len() <= FRAME {
             return self.window(text, context, wanted);
         }
@@ -130,8 +163,20 @@ impl Redactor {
     }
 
     /// Resolved spans of one window.
-    fn window(&self, text: &str, context: &Context<'_>, wanted: &dyn Fn(&Kind) -> bool) -> Vec<Span> {
-        let context = if self.context { *context } else { Context { lang: context.lang, ..Context::default() } };
+    fn window(
+        &self,
+        text: &str,
+        context: &Context<'_>,
+        wanted: &dyn Fn(&Kind) -> bool,
+    ) -> Vec<Span> {
+        let context = if self.context {
+            *context
+        } else {
+            Context {
+                lang: context.lang,
+                ..Context::default()
+            }
+        };
         let mut spans = Vec::new();
         WrittenDetector.detect(text, &context, &mut spans);
         SecretDetector.detect(text, &context, &mut spans);
@@ -146,13 +191,19 @@ impl Redactor {
         if spans.is_empty() {
             return spans;
         }
-        spans.retain(|span| wanted(&span.kind) && !self.off.contains(&span.kind) && !self.allowed(&text[span.start..span.end]));
+        spans.retain(|span| {
+            wanted(&span.kind)
+                && !self.off.contains(&span.kind)
+                && !self.allowed(&text[span.start..span.end])
+        });
         resolve(text, &mut spans);
         spans
     }
 
     fn allowed(&self, value: &str) -> bool {
-        !self.allow.is_empty() && value.len() < 4 * HORIZON && self.allow.contains(&value.trim().to_lowercase())
+        !self.allow.is_empty()
+            && value.len() < 4 * HORIZON
+            && self.allow.contains(&value.trim().to_lowercase())
     }
 }
 
@@ -170,7 +221,11 @@ fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, wr
         // As much of it as its beginning may depend on.
         let seen = span.end.min(span.start + horizon(text, span.start).len());
         let upto = spans.partition_point(|written| written.start <= span.start);
-        let covered = spans[..upto].iter().rev().take(4).any(|written| seen <= written.end);
+        let covered = spans[..upto]
+            .iter()
+            .rev()
+            .take(4)
+            .any(|written| seen <= written.end);
         !covered && (asked || is_spoken(&text[span.start..seen]))
     });
     spans.append(&mut heard);
@@ -179,18 +234,26 @@ fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, wr
 /// Whether a span has a word of letters alone, or at least four loose groups of one or two digits.
 fn is_spoken(value: &str) -> bool {
     let mut loose = 0;
-    for word in value.split(|character: char| !character.is_alphanumeric()).filter(|word| !word.is_empty()) {
+    for word in value
+        .split(|character: char| !character.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+    {
         if word.chars().all(char::is_alphabetic) {
             return true;
         }
         loose += usize::from(word.len() <= 2);
     }
-    loose >= 4 && value.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b',' | b'-'))
+    loose >= 4
+        && value
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b',' | b'-'))
 }
 
 impl fmt::Debug for Redactor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Redactor").field("own", &self.own.len()).finish_non_exhaustive()
+        f.debug_struct("Redactor")
+            .field("own", &self.own.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,8 +275,15 @@ impl Frame {
     pub(super) fn at(text: &str, start: usize) -> Self {
         let end = text.ceil_char_boundary((start + FRAME).min(text.len()));
         let from = text.ceil_char_boundary(start.saturating_sub(LOOKBACK));
-        let horizon = text[end..].char_indices().nth(HORIZON + 1).map_or(text.len(), |(at, _)| end + at);
-        Self { start, end, seen: from..horizon }
+        let horizon = text[end..]
+            .char_indices()
+            .nth(HORIZON + 1)
+            .map_or(text.len(), |(at, _)| end + at);
+        Self {
+            start,
+            end,
+            seen: from..horizon,
+        }
     }
 
     pub(super) fn next(&self, text: &str) -> Option<Self> {
@@ -231,11 +301,21 @@ pub(super) fn clip(spans: &mut Vec<Span>, offset: usize, start: usize, end: usiz
 }
 
 /// Appends what takes the place of `value`.
-pub(super) fn write(kind: &Kind, value: &str, policy: &SinkPolicy, session: Option<&SessionTokens>, out: &mut String) {
+pub(super) fn write(
+    kind: &Kind,
+    value: &str,
+    policy: &SinkPolicy,
+    session: Option<&SessionTokens>,
+    out: &mut String,
+) {
     match (policy.mode_for(kind), session) {
         (Mode::Mask, _) => mode::mask(value, 0, 0, out),
-        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => mode::mask(value, 6, 4, out),
-        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => mode::mask(value, 0, mode::kept_last(value), out),
+        (Mode::KeepFirst6Last4, _) if *kind == Kind::Card && mode::kept_last(value) == 4 => {
+            mode::mask(value, 6, 4, out)
+        }
+        (Mode::KeepLast4 | Mode::KeepFirst6Last4, _) => {
+            mode::mask(value, 0, mode::kept_last(value), out)
+        }
         (Mode::Pseudonym, Some(session)) => out.push_str(&session.pseudonym(kind, value)),
         (Mode::Token, Some(session)) => out.push_str(&session.token(kind, value)),
         _ => kind.write_tag(out),

@@ -23,14 +23,22 @@ impl PartialOrd for Active {
 }
 impl Ord for Active {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.1.total_cmp(&other.1).then(other.2.cmp(&self.2)).then(other.0.cmp(&self.0))
+        self.1
+            .total_cmp(&other.1)
+            .then(other.2.cmp(&self.2))
+            .then(other.0.cmp(&self.0))
     }
 }
 
 /// Resolves `spans` in place: sorted, without overlaps, without white space at their edges. `n log n` in their number.
 pub(super) fn resolve(text: &str, spans: &mut Vec<Span>) {
     spans.retain(|span| span.start < span.end);
-    spans.sort_by(|a, b| a.start.cmp(&b.start).then_with(|| a.kind.cmp(&b.kind)).then(a.end.cmp(&b.end)));
+    spans.sort_by(|a, b| {
+        a.start
+            .cmp(&b.start)
+            .then_with(|| a.kind.cmp(&b.kind))
+            .then(a.end.cmp(&b.end))
+    });
     if spans.windows(2).any(|pair| pair[1].start < pair[0].end) {
         *spans = sweep(spans);
     }
@@ -43,7 +51,10 @@ pub(super) fn resolve(text: &str, spans: &mut Vec<Span>) {
 }
 
 fn sweep(spans: &[Span]) -> Vec<Span> {
-    let mut bounds: Vec<usize> = spans.iter().flat_map(|span| [span.start, span.end]).collect();
+    let mut bounds: Vec<usize> = spans
+        .iter()
+        .flat_map(|span| [span.start, span.end])
+        .collect();
     bounds.sort_unstable();
     bounds.dedup();
     let mut pieces: Vec<(usize, Span)> = Vec::with_capacity(spans.len());
@@ -54,13 +65,25 @@ fn sweep(spans: &[Span]) -> Vec<Span> {
             active.push(Active(next, spans[next].score, spans[next].start));
             next += 1;
         }
-        while active.peek().is_some_and(|top: &Active| spans[top.0].end <= from) {
+        while active
+            .peek()
+            .is_some_and(|top: &Active| spans[top.0].end <= from)
+        {
             active.pop();
         }
-        let Some(Active(index, ..)) = active.peek() else { continue };
+        let Some(Active(index, ..)) = active.peek() else {
+            continue;
+        };
         match pieces.last_mut() {
             Some((last, piece)) if last == index && piece.end == from => piece.end = to,
-            _ => pieces.push((*index, Span { start: from, end: to, ..spans[*index].clone() })),
+            _ => pieces.push((
+                *index,
+                Span {
+                    start: from,
+                    end: to,
+                    ..spans[*index].clone()
+                },
+            )),
         }
     }
     pieces.into_iter().map(|(_, piece)| piece).collect()
@@ -75,7 +98,15 @@ mod tests {
     fn the_higher_score_has_the_character() {
         let text = "0123456789 ";
         let check = |spans: &[(usize, usize, f32)], expected: &[(usize, usize)]| {
-            let mut spans: Vec<Span> = spans.iter().map(|&(start, end, score)| Span { start, end, kind: Kind::Phone, score }).collect();
+            let mut spans: Vec<Span> = spans
+                .iter()
+                .map(|&(start, end, score)| Span {
+                    start,
+                    end,
+                    kind: Kind::Phone,
+                    score,
+                })
+                .collect();
             resolve(text, &mut spans);
             let seen: Vec<_> = spans.iter().map(|span| (span.start, span.end)).collect();
             assert_eq!(seen, expected);

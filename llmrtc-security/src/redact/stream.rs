@@ -14,7 +14,12 @@
 //! * When a recogniser takes back what it had said, the stream says how much of its output still stands. What has been redacted
 //!   once stays so until the hypothesis is final, even if later digits no longer make a card.
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     detector::{Context, HORIZON, Lang, Span},
@@ -45,7 +50,13 @@ pub struct StreamOptions {
 impl StreamOptions {
     /// Plain tags, nothing known beside the text.
     pub fn tags() -> Self {
-        Self { policy: Arc::new(SinkPolicy::default()), session: None, previous: None, lang: None, dialogue: None }
+        Self {
+            policy: Arc::new(SinkPolicy::default()),
+            session: None,
+            previous: None,
+            lang: None,
+            dialogue: None,
+        }
     }
 }
 
@@ -114,7 +125,13 @@ impl RedactStream {
     /// Releases what has waited long enough and is harmless whatever follows.
     pub fn tick(&mut self, now: Instant) -> String {
         let mut out = String::new();
-        let Some(expired) = self.arrivals.iter().take_while(|(_, at)| now.duration_since(*at) >= MAX_HOLD).last().map(|(end, _)| *end) else {
+        let Some(expired) = self
+            .arrivals
+            .iter()
+            .take_while(|(_, at)| now.duration_since(*at) >= MAX_HOLD)
+            .last()
+            .map(|(end, _)| *end)
+        else {
             return out;
         };
         let limit = self.harmless_until(expired);
@@ -151,34 +168,66 @@ impl RedactStream {
             .char_indices()
             .zip(self.shown.hypothesis.chars())
             .find(|((_, new), old)| new != old)
-            .map_or(text.len().min(self.shown.hypothesis.len()), |((at, _), _)| at);
-        let mut spans = self.redactor.spans_for(text, &context(&self.options), &self.options.policy);
+            .map_or(
+                text.len().min(self.shown.hypothesis.len()),
+                |((at, _), _)| at,
+            );
+        let mut spans =
+            self.redactor
+                .spans_for(text, &context(&self.options), &self.options.policy);
         // What was hidden before and still stands in the same place stays hidden.
-        spans.extend(self.shown.redacted.iter().filter(|span| span.end <= common).cloned());
+        spans.extend(
+            self.shown
+                .redacted
+                .iter()
+                .filter(|span| span.end <= common)
+                .cloned(),
+        );
         super::resolve::resolve(text, &mut spans);
         let mut output = String::new();
         let mut at = 0;
         for span in spans.iter().filter(|span| span.start < limit) {
             output.push_str(&text[at..span.start]);
-            write(&span.kind, &text[span.start..span.end], &self.options.policy, self.options.session.as_deref(), &mut output);
+            write(
+                &span.kind,
+                &text[span.start..span.end],
+                &self.options.policy,
+                self.options.session.as_deref(),
+                &mut output,
+            );
             at = span.end;
         }
         if at < limit {
             output.push_str(&text[at..limit]);
         }
-        let mut keep = output.bytes().zip(self.shown.output.bytes()).take_while(|(new, old)| new == old).count();
+        let mut keep = output
+            .bytes()
+            .zip(self.shown.output.bytes())
+            .take_while(|(new, old)| new == old)
+            .count();
         while !output.is_char_boundary(keep) {
             keep -= 1;
         }
-        let revision = Revision { keep, text: output[keep..].to_owned() };
-        self.shown = Shown { hypothesis: text.to_owned(), redacted: spans, output };
+        let revision = Revision {
+            keep,
+            text: output[keep..].to_owned(),
+        };
+        self.shown = Shown {
+            hypothesis: text.to_owned(),
+            redacted: spans,
+            output,
+        };
         revision
     }
 
     fn release(&mut self, limit: usize, out: &mut String) {
         self.release_all(limit, false, out);
         let released = self.released;
-        while self.arrivals.front().is_some_and(|(end, _)| *end <= released) {
+        while self
+            .arrivals
+            .front()
+            .is_some_and(|(end, _)| *end <= released)
+        {
             self.arrivals.pop_front();
         }
     }
@@ -189,20 +238,31 @@ impl RedactStream {
         while self.released < limit || last {
             let frame = Frame::at(&self.text, self.frame);
             let upto = limit.min(frame.end);
-            let mut spans = self.redactor.window_for(&self.text[frame.seen.clone()], &context(&self.options), &self.options.policy);
+            let mut spans = self.redactor.window_for(
+                &self.text[frame.seen.clone()],
+                &context(&self.options),
+                &self.options.policy,
+            );
             clip(&mut spans, frame.seen.start, frame.start, frame.end);
             self.write(&spans, upto, last || frame.end <= limit, out);
             // A frame is done only when more than a horizon is behind it: shorter, and it may yet grow.
-            if frame.end - frame.start < super::redactor::FRAME || frame.end > limit || self.released < frame.end {
+            if frame.end - frame.start < super::redactor::FRAME
+                || frame.end > limit
+                || self.released < frame.end
+            {
                 return;
             }
             self.frame = frame.end;
-            let done = self.text.floor_char_boundary(self.frame.saturating_sub(super::redactor::LOOKBACK));
+            let done = self
+                .text
+                .floor_char_boundary(self.frame.saturating_sub(super::redactor::LOOKBACK));
             self.text.drain(..done);
             self.frame -= done;
             self.released -= done;
             limit -= done;
-            self.arrivals.iter_mut().for_each(|(end, _)| *end = end.saturating_sub(done));
+            self.arrivals
+                .iter_mut()
+                .for_each(|(end, _)| *end = end.saturating_sub(done));
             self.inside = false;
             if last && self.released >= self.text.len() {
                 return;
@@ -234,7 +294,13 @@ impl RedactStream {
             if !whole && !tag {
                 return;
             }
-            write(&span.kind, &self.text[span.start..span.end], &self.options.policy, self.options.session.as_deref(), out);
+            write(
+                &span.kind,
+                &self.text[span.start..span.end],
+                &self.options.policy,
+                self.options.session.as_deref(),
+                out,
+            );
             self.released = span.end.min(upto);
             self.inside = !whole;
         }
@@ -248,12 +314,34 @@ impl RedactStream {
     /// Up to where, at most `upto`, no hostile continuation changes what is said about the held text.
     fn harmless_until(&self, upto: usize) -> usize {
         const HOSTILE: &[&str] = &[
-            "1", "1111 1111 1111", " 1 1 1 1 1 1 1", "@example.com", ".com", " at gmail dot com", " dot smith at gmail dot com", "-1111", " Smith", " is my name", " is my pin",
-            " one one one one one one one", " uno uno uno uno uno uno uno", " un un un un un un un", " eins eins eins eins eins eins eins", " um um um um um um um", " street", "PRIVATE KEY-----", " arroba gmail punto com",
+            "1",
+            "1111 1111 1111",
+            " 1 1 1 1 1 1 1",
+            "@example.com",
+            ".com",
+            " at gmail dot com",
+            " dot smith at gmail dot com",
+            "-1111",
+            " Smith",
+            " is my name",
+            " is my pin",
+            " one one one one one one one",
+            " uno uno uno uno uno uno uno",
+            " un un un un un un un",
+            " eins eins eins eins eins eins eins",
+            " um um um um um um um",
+            " street",
+            "PRIVATE KEY-----",
+            " arroba gmail punto com",
         ];
-        let from = self.text.floor_char_boundary(self.frame.saturating_sub(super::redactor::LOOKBACK));
+        let from = self
+            .text
+            .floor_char_boundary(self.frame.saturating_sub(super::redactor::LOOKBACK));
         let text = &self.text[from..];
-        let judge = |text: &str| self.redactor.window_for(text, &context(&self.options), &self.options.policy);
+        let judge = |text: &str| {
+            self.redactor
+                .window_for(text, &context(&self.options), &self.options.policy)
+        };
         let now = judge(text);
         // Whole words only: the last one may go on.
         let mut harmless = self.text[..upto].rfind(char::is_whitespace).unwrap_or(0);
@@ -274,17 +362,27 @@ impl RedactStream {
 
 impl fmt::Debug for RedactStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedactStream").field("held_bytes", &(self.text.len() - self.released)).finish_non_exhaustive()
+        f.debug_struct("RedactStream")
+            .field("held_bytes", &(self.text.len() - self.released))
+            .finish_non_exhaustive()
     }
 }
 
 fn context(options: &StreamOptions) -> Context<'_> {
-    Context { previous: options.previous.as_deref(), lang: options.lang, dialogue: options.dialogue.as_ref() }
+    Context {
+        previous: options.previous.as_deref(),
+        lang: options.lang,
+        dialogue: options.dialogue.as_ref(),
+    }
 }
 
 /// `count` characters before `end`.
 fn back(text: &str, end: usize, count: usize) -> usize {
-    text[..end].char_indices().rev().nth(count).map_or(0, |(at, character)| at + character.len_utf8())
+    text[..end]
+        .char_indices()
+        .rev()
+        .nth(count)
+        .map_or(0, |(at, character)| at + character.len_utf8())
 }
 
 /// The first byte below `length` about which two lists of resolved spans differ.
@@ -298,6 +396,10 @@ fn first_difference(one: &[Span], other: &[Span], length: usize) -> usize {
             return a.start.min(length);
         }
     }
-    let longer = if one.len() > other.len() { one.get(other.len()) } else { other.get(one.len()) };
+    let longer = if one.len() > other.len() {
+        one.get(other.len())
+    } else {
+        other.get(one.len())
+    };
     longer.map_or(length, |span| span.start.min(length))
 }

@@ -51,7 +51,11 @@ impl SessionTokens {
         context.update(kind.name().as_bytes());
         context.update(&[0]);
         let mut utf8 = [0; 4];
-        for character in value.chars().filter(|character| character.is_alphanumeric()).flat_map(char::to_lowercase) {
+        for character in value
+            .chars()
+            .filter(|character| character.is_alphanumeric())
+            .flat_map(char::to_lowercase)
+        {
             context.update(character.encode_utf8(&mut utf8).as_bytes());
         }
         let digest = context.sign();
@@ -73,7 +77,9 @@ impl SessionTokens {
         if *kind != Kind::Cvv && value.len() <= MAX_VALUE_BYTES {
             let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
             if values.len() < MAX_VALUES {
-                values.entry(name.clone()).or_insert_with(|| Zeroizing::new(value.to_owned()));
+                values
+                    .entry(name.clone())
+                    .or_insert_with(|| Zeroizing::new(value.to_owned()));
             }
         }
         name
@@ -85,7 +91,9 @@ impl SessionTokens {
         let (mut out, mut copied, mut at) = (String::new(), 0, 0);
         while let Some(open) = text[at..].find('[').map(|found| at + found) {
             at = open + 1;
-            let Some(close) = text[at..].find(['[', ']']).map(|found| at + found) else { break };
+            let Some(close) = text[at..].find(['[', ']']).map(|found| at + found) else {
+                break;
+            };
             if let Some(value) = values.get(&text[open..=close]) {
                 out.push_str(&text[copied..open]);
                 out.push_str(value);
@@ -102,7 +110,13 @@ impl SessionTokens {
 
 impl fmt::Debug for SessionTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner).len();
-        f.debug_struct("SessionTokens").field("values", &values).finish_non_exhaustive()
+        let values = self
+            .values
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len();
+        f.debug_struct("SessionTokens")
+            .field("values", &values)
+            .finish_non_exhaustive()
     }
 }

@@ -68,17 +68,26 @@ impl Transport {
         // Whoever serves everybody without authentication has said that the network is trusted.
         let in_the_clear = config.server.behind_proxy || config.server.insecure_no_auth;
         check_plaintext(address, tls.is_enabled(), in_the_clear)?;
-        let proxies = config.proxy.proxy_protocol.then(|| config.proxy.trusted.clone());
+        let proxies = config
+            .proxy
+            .proxy_protocol
+            .then(|| config.proxy.trusted.clone());
         if !tls.is_enabled() {
             return Ok(Self { proxies, tls: None });
         }
         let table = RateTable::new(HANDSHAKE_KEYS, SystemClock.now());
-        let quota = Quota::new(HANDSHAKES_PER_SECOND, Duration::from_secs(1), HANDSHAKE_BURST)
-            .context("the handshake limit is a constant")?;
+        let quota = Quota::new(
+            HANDSHAKES_PER_SECOND,
+            Duration::from_secs(1),
+            HANDSHAKE_BURST,
+        )
+        .context("the handshake limit is a constant")?;
         let exempt = LimitsConfig::default().exempt;
         let limit = move |address: IpAddr| {
             exempt.contain(address)
-                || table.take(table.key(&address), &quota, 1, SystemClock.now()).allowed
+                || table
+                    .take(table.key(&address), &quota, 1, SystemClock.now())
+                    .allowed
         };
         let acceptor = TlsAcceptor::new(tls.clone())
             .context("TLS cannot be set up")?
@@ -88,7 +97,10 @@ impl Transport {
             TlsReload::Reloaded => tracing::info!("the certificate was replaced"),
             TlsReload::Kept(error) => {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the new certificate cannot be used; the old one stays");
+                tracing::error!(
+                    error,
+                    "the new certificate cannot be used; the old one stays"
+                );
             }
             _ => {}
         });
@@ -109,7 +121,11 @@ impl Transport {
         mut stream: TcpStream,
         mut peer: SocketAddr,
     ) -> Result<(Stream, SocketAddr), TransportError> {
-        if self.proxies.as_ref().is_some_and(|proxies| proxies.contain(peer.ip())) {
+        if self
+            .proxies
+            .as_ref()
+            .is_some_and(|proxies| proxies.contain(peer.ip()))
+        {
             let header = timeout(PROXY_WITHIN, proxied(&mut stream)).await;
             let header = header.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             if let Some(client) = header.map_err(TransportError::Proxy)? {

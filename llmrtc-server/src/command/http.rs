@@ -1,13 +1,18 @@
 //! One request to a running server, for the commands that ask one.
 
-use std::{io::Read, path::{Path, PathBuf}, sync::Arc, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, bail, ensure};
+pub(super) use axum::http::Method;
 use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode, header},
 };
-pub(super) use axum::http::Method;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use llmrtc_core::redact::Secret;
@@ -21,7 +26,10 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-use crate::{config::load::{Environment, ProcessEnvironment}, security::data};
+use crate::{
+    config::load::{Environment, ProcessEnvironment},
+    security::data,
+};
 
 /// Longest wait, from the look-up of the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,14 +53,18 @@ pub(super) fn request(
         let asking = ask(method, &url, path, token, body);
         tokio::time::timeout(TIMEOUT, asking).await
     };
-    runtime.block_on(asked).context("the server does not answer")?
+    runtime
+        .block_on(asked)
+        .context("the server does not answer")?
 }
 
 /// A credential from a file; `-` is standard input.
 pub(super) fn read_secret(file: &Path) -> anyhow::Result<Secret> {
     let mut text = String::new();
     if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read standard input")?;
     } else {
         text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
@@ -128,7 +140,9 @@ async fn ask(
         }
         None => Body::empty(),
     };
-    let request = request.body(body).context("the token cannot be sent in a header")?;
+    let request = request
+        .body(body)
+        .context("the token cannot be sent in a header")?;
     let tcp = TcpStream::connect((name.as_str(), port))
         .await
         .with_context(|| format!("cannot connect to {host}:{port}"))?;
@@ -182,7 +196,9 @@ mod tests {
 
     async fn server() -> Url {
         let mint = async |headers: HeaderMap, body: String| {
-            let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+            let sent = headers
+                .get(header::AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
             if sent != Some("Bearer good") {
                 return (StatusCode::UNAUTHORIZED, Json(Value::Null));
             }
@@ -208,7 +224,9 @@ mod tests {
     #[tokio::test]
     async fn answers_are_read_and_refusals_explained() {
         let url = server().await;
-        let answer = post_to(&url, "good", Some(json!({ "a": 1 }))).await.unwrap();
+        let answer = post_to(&url, "good", Some(json!({ "a": 1 })))
+            .await
+            .unwrap();
         assert_eq!(answer["echo"], r#"{"a":1}"#);
         for (token, expected) in [
             ("bad", "does not accept the token"),
@@ -222,14 +240,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_is_not_sent_where_others_can_read_it() {
-        for url in ["http://voice.example", "http://192.0.2.1:8787", "ws://localhost"] {
-            let refused = post_to(&url.parse().unwrap(), "good", None).await.unwrap_err();
+        for url in [
+            "http://voice.example",
+            "http://192.0.2.1:8787",
+            "ws://localhost",
+        ] {
+            let refused = post_to(&url.parse().unwrap(), "good", None)
+                .await
+                .unwrap_err();
             assert!(refused.contains("must be https"), "{refused}");
         }
     }
 
     #[test]
     fn names_are_escaped() {
-        assert_eq!(escape("ann@example.org/?x=1"), "ann%40example.org%2F%3Fx%3D1");
+        assert_eq!(
+            escape("ann@example.org/?x=1"),
+            "ann%40example.org%2F%3Fx%3D1"
+        );
     }
 }

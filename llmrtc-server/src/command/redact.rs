@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::Context as _;
 use llmrtc_security::redact::{
-    Context, Lang, Mode, RedactConfig, RedactStream, Redactor, SessionTokens, SinkPolicy, Span, StreamOptions,
+    Context, Lang, Mode, RedactConfig, RedactStream, Redactor, SessionTokens, SinkPolicy, Span,
+    StreamOptions,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -114,7 +115,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         stream: args.stream,
     };
     let failed = command.serve(io::stdin().lock(), io::stdout().lock())?;
-    anyhow::ensure!(failed == 0, "{failed} malformed {}", if failed == 1 { "line" } else { "lines" });
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} malformed {}",
+        if failed == 1 { "line" } else { "lines" }
+    );
     Ok(())
 }
 
@@ -132,7 +137,9 @@ impl Command {
         loop {
             line.clear();
             number += 1;
-            let read = io::Read::take(&mut input, MAX_LINE_BYTES as u64).read_until(b'\n', &mut line).context("standard input")?;
+            let read = io::Read::take(&mut input, MAX_LINE_BYTES as u64)
+                .read_until(b'\n', &mut line)
+                .context("standard input")?;
             if read == 0 {
                 return Ok(failed);
             }
@@ -148,14 +155,30 @@ impl Command {
             let written = answer.unwrap_or_else(|(id, error)| {
                 failed += 1;
                 // An id and a number cannot fail to serialize; the message has no content of the line.
-                serde_json::to_string(&Failure { id: &id, line: number, error }).unwrap_or_default()
+                serde_json::to_string(&Failure {
+                    id: &id,
+                    line: number,
+                    error,
+                })
+                .unwrap_or_default()
             });
-            writeln!(output, "{written}").and_then(|()| output.flush()).context("standard output")?;
+            writeln!(output, "{written}")
+                .and_then(|()| output.flush())
+                .context("standard output")?;
         }
     }
 
     fn answer(&self, line: &[u8]) -> Result<String, (Value, String)> {
-        let value: Value = serde_json::from_slice(line).map_err(|error| (Value::Null, format!("no JSON: {:?} error at column {}", error.classify(), error.column())))?;
+        let value: Value = serde_json::from_slice(line).map_err(|error| {
+            (
+                Value::Null,
+                format!(
+                    "no JSON: {:?} error at column {}",
+                    error.classify(),
+                    error.column()
+                ),
+            )
+        })?;
         let id = value.get("id").cloned().unwrap_or_default();
         let input: Input = serde_json::from_value(value).map_err(|_| (id.clone(), "expected an object with a string or list of strings as text, and strings as previous and lang".to_owned()))?;
         let lang = input.lang.as_deref().and_then(Lang::from_tag);
@@ -165,21 +188,49 @@ impl Command {
             Text::Pieces(_) => return Err((id, "a list of pieces needs --stream".to_owned())),
         };
         let whole = pieces.concat();
-        let context = Context { previous: input.previous.as_deref(), lang, dialogue: None };
+        let context = Context {
+            previous: input.previous.as_deref(),
+            lang,
+            dialogue: None,
+        };
         let (emitted, text) = if self.stream {
             let emitted = self.emit(&pieces, input.previous.clone(), lang);
-            let text = emitted.iter().map(|emitted| emitted.text.as_str()).collect();
+            let text = emitted
+                .iter()
+                .map(|emitted| emitted.text.as_str())
+                .collect();
             (Some(emitted), text)
         } else {
-            (None, self.redactor.redact(&whole, &context, &self.policy, Some(&self.session)).into_owned())
+            (
+                None,
+                self.redactor
+                    .redact(&whole, &context, &self.policy, Some(&self.session))
+                    .into_owned(),
+            )
         };
         let spans = self.redactor.spans(&whole, &context);
-        let output = Output { id: &input.id, emitted, text: &text, spans: code_points(&whole, &spans) };
+        let output = Output {
+            id: &input.id,
+            emitted,
+            text: &text,
+            spans: code_points(&whole, &spans),
+        };
         serde_json::to_string(&output).map_err(|error| (id, error.to_string()))
     }
 
-    fn emit(&self, pieces: &[String], previous: Option<String>, lang: Option<Lang>) -> Vec<Emitted> {
-        let options = StreamOptions { policy: self.policy.clone(), session: Some(self.session.clone()), previous, lang, dialogue: None };
+    fn emit(
+        &self,
+        pieces: &[String],
+        previous: Option<String>,
+        lang: Option<Lang>,
+    ) -> Vec<Emitted> {
+        let options = StreamOptions {
+            policy: self.policy.clone(),
+            session: Some(self.session.clone()),
+            previous,
+            lang,
+            dialogue: None,
+        };
         let mut stream = RedactStream::new(self.redactor.clone(), options);
         let mut emitted = Vec::new();
         // Pieces of a file have no times of their own, so none of them waits.
@@ -187,12 +238,18 @@ impl Command {
         for (at, piece) in pieces.iter().enumerate() {
             let text = stream.push(piece, now);
             if !text.is_empty() {
-                emitted.push(Emitted { after: at + 1, text });
+                emitted.push(Emitted {
+                    after: at + 1,
+                    text,
+                });
             }
         }
         let text = stream.finish();
         if !text.is_empty() {
-            emitted.push(Emitted { after: pieces.len(), text });
+            emitted.push(Emitted {
+                after: pieces.len(),
+                text,
+            });
         }
         emitted
     }
@@ -223,7 +280,12 @@ fn code_points<'a>(text: &str, spans: &'a [Span]) -> Vec<Found<'a>> {
     };
     spans
         .iter()
-        .map(|span| Found { start: upto(span.start), end: upto(span.end), kind: span.kind.name(), score: (span.score * 1000.0).round() / 1000.0 })
+        .map(|span| Found {
+            start: upto(span.start),
+            end: upto(span.end),
+            kind: span.kind.name(),
+            score: (span.score * 1000.0).round() / 1000.0,
+        })
         .collect()
 }
 
@@ -240,8 +302,15 @@ mod tests {
         };
         let mut output = Vec::new();
         let failed = command.serve(input.as_bytes(), &mut output).unwrap();
-        let lines: Vec<Value> = String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let expected: Vec<Value> = expected.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = String::from_utf8(output)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let expected: Vec<Value> = expected
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(lines, expected);
         assert_eq!(failed, failures);
     }
@@ -251,7 +320,9 @@ mod tests {
         check(
             false,
             r#"{"id":7,"text":"né 🎂 a@b.example"}"#,
-            &[r#"{"id":7,"text":"né 🎂 [EMAIL]","spans":[{"start":5,"end":16,"kind":"email","score":0.98}]}"#],
+            &[
+                r#"{"id":7,"text":"né 🎂 [EMAIL]","spans":[{"start":5,"end":16,"kind":"email","score":0.98}]}"#,
+            ],
             0,
         );
     }

@@ -14,7 +14,12 @@ pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// The operator's listener (`admin.bind`).
-    #[arg(long, global = true, value_name = "URL", default_value = "http://127.0.0.1:8788")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8788"
+    )]
     url: String,
     /// File with the admin token [default: admin-token in the data folder].
     #[arg(long, global = true, value_name = "FILE")]
@@ -74,7 +79,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 writeln!(out, "{sessions}")?;
                 return Ok(());
             }
-            let sessions = sessions.as_array().context("the server's answer is not a list")?;
+            let sessions = sessions
+                .as_array()
+                .context("the server's answer is not a list")?;
             for session in sessions {
                 let field = |name: &str| session[name].as_str().unwrap_or("-");
                 writeln!(
@@ -96,7 +103,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             let path = match (session, user) {
                 (Some(session), _) => format!("/admin/sessions/{}", http::escape(session)),
                 (None, Some(user)) => {
-                    format!("/admin/users/{}/sessions{}", http::escape(user), query(tenant))
+                    format!(
+                        "/admin/users/{}/sessions{}",
+                        http::escape(user),
+                        query(tenant)
+                    )
                 }
                 (None, None) => bail!("name a session or a user"),
             };

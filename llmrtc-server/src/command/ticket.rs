@@ -32,7 +32,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let token = http::read_secret(&args.token_file)?;
     let body = args.origin.map(|origin| json!({ "origin": origin }));
     let answer = http::request(Method::POST, &args.url, "/api/tickets", Some(&token), body)?;
-    let ticket = answer["ticket"].as_str().context("the answer is no ticket")?;
+    let ticket = answer["ticket"]
+        .as_str()
+        .context("the answer is no ticket")?;
     if let Some(seconds) = answer["expiresInSeconds"].as_u64() {
         let _ = writeln!(io::stderr(), "good for {seconds} s");
     }

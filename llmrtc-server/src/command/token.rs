@@ -6,9 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::http::read_secret as read;
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use super::http::read_secret as read;
 use llmrtc_core::{duration, redact::Secret};
 use llmrtc_security::auth::{
     Grants, api_key,
@@ -20,7 +20,6 @@ use llmrtc_security::auth::{
 };
 use serde::de::{IntoDeserializer, value};
 use serde_json::json;
-
 
 /// Arguments of `llmrtc token`.
 #[derive(Debug, clap::Args)]

@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::Context;
 
+use crate::security;
 use llmrtc_core::{duration, redact::Secret, turn::TurnConfig};
 use llmrtc_media::config::MediaConfig;
 use llmrtc_security::{
@@ -31,11 +32,11 @@ use llmrtc_security::{
     limit::config::LimitsConfig,
     net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
     redact::RedactConfig,
+    secrets::SecretsConfig,
     tool::ToolsConfig,
     vault::VaultConfig,
 };
 use llmrtc_signal::connection::ConnectionConfig;
-use crate::security;
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
@@ -86,6 +87,9 @@ pub struct Config {
     /// TLS of the listener.
     #[validate(nested)]
     pub tls: TlsConfig,
+    /// Where keys come from, and how often they are read again.
+    #[validate(nested)]
+    pub secrets: SecretsConfig,
     /// Personal data and credentials in text.
     #[validate(nested)]
     pub redact: RedactConfig,
@@ -281,7 +285,6 @@ impl Config {
 }
 
 impl ServerConfig {
-
     /// Which pages may connect to a listener on `bind`.
     pub fn origin_policy(&self, bind: IpAddr) -> OriginPolicy {
         let policy = if self.allowed_origins.is_empty() {

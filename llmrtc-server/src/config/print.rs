@@ -22,8 +22,10 @@ fn cover(value: &mut Value) {
         Value::Table(table) => {
             for (key, value) in table.iter_mut() {
                 match value {
+                    // Names of what redaction looks for, not such things themselves.
+                    Value::Table(_) if key == "kinds" => {}
                     Value::Table(_) | Value::Array(_) => cover(value),
-                    _ if is_secret(key) => *value = COVER.into(),
+                    Value::String(_) if is_secret(key) => *value = COVER.into(),
                     Value::String(text) => cover_url(text),
                     _ => {}
                 }
@@ -48,7 +50,7 @@ fn is_secret(key: &str) -> bool {
     ];
     let harmless = key.ends_with("_file")
         || ["history_tokens", "max_tokens", "require_resume_token"].contains(&key);
-    !harmless && (key == "key" || marks.iter().any(|mark| key.contains(mark)))
+    !harmless && (["key", "keyring"].contains(&key) || marks.iter().any(|mark| key.contains(mark)))
 }
 
 /// User and password inside a URL.

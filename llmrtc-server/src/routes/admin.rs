@@ -100,7 +100,10 @@ fn line(info: &SessionInfo) -> Value {
     })
 }
 
-async fn end_session(State(security): State<Arc<Security>>, Path(session): Path<String>) -> Response {
+async fn end_session(
+    State(security): State<Arc<Security>>,
+    Path(session): Path<String>,
+) -> Response {
     let Some(session_id) = session.parse::<SessionId>().ok() else {
         return error(StatusCode::BAD_REQUEST, "not a session");
     };
@@ -145,7 +148,10 @@ async fn erase(
         }
         Err(failure) => {
             tracing::error!(error = &*failure as &dyn std::error::Error, "not erased");
-            error(StatusCode::SERVICE_UNAVAILABLE, "not everything was erased; try again")
+            error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not everything was erased; try again",
+            )
         }
     }
 }
@@ -164,7 +170,12 @@ async fn revoke(State(security): State<Arc<Security>>, Json(what): Json<Revoke>)
     let (revocation, target) = match (what.token_id, what.user) {
         (Some(token_id), None) => {
             let target = token_id.clone();
-            (Revocation::Token { token_id: token_id.into() }, target)
+            (
+                Revocation::Token {
+                    token_id: token_id.into(),
+                },
+                target,
+            )
         }
         (None, Some(user)) => {
             let whose = Whose {
@@ -181,8 +192,14 @@ async fn revoke(State(security): State<Arc<Security>>, Json(what): Json<Revoke>)
     match revoked {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(failure) => {
-            tracing::error!(error = &*failure as &dyn std::error::Error, "not revoked everywhere");
-            error(StatusCode::SERVICE_UNAVAILABLE, "revoked on this node only; try again")
+            tracing::error!(
+                error = &*failure as &dyn std::error::Error,
+                "not revoked everywhere"
+            );
+            error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "revoked on this node only; try again",
+            )
         }
     }
 }

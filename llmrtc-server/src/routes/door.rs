@@ -12,7 +12,10 @@ use axum::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::{Denied, Rejection, origin::Origin},
-    limit::{config::Scope, policy::{Refusal, Subject}},
+    limit::{
+        config::Scope,
+        policy::{Refusal, Subject},
+    },
     net::{address::Client, cors::Cors},
 };
 
@@ -37,24 +40,38 @@ impl Door {
     where
         F: Future<Output = Response>,
     {
-        let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>().copied()
+        let Some(ConnectInfo(peer)) = request
+            .extensions()
+            .get::<ConnectInfo<SocketAddr>>()
+            .copied()
         else {
             // Nothing can be decided about a caller whose address is unknown.
             tracing::error!("refused: serve the router with ConnectInfo<SocketAddr>");
             return error(StatusCode::INTERNAL_SERVER_ERROR, "internal error");
         };
         let Ok(client) = self.security.proxy.client(peer.ip(), request.headers()) else {
-            return error(StatusCode::BAD_REQUEST, "the proxy does not name its client");
+            return error(
+                StatusCode::BAD_REQUEST,
+                "the proxy does not name its client",
+            );
         };
         let upgrades = is_upgrade(&request);
-        let scope = if upgrades { Scope::Upgrade } else { Scope::Http };
+        let scope = if upgrades {
+            Scope::Upgrade
+        } else {
+            Scope::Http
+        };
         if let Err(refusal) = self.count(scope, &client).await {
             return self.limited(refusal, scope, &client);
         }
         let peer = SocketAddr::new(client.address, peer.port());
         request.extensions_mut().insert(client.clone());
         if upgrades {
-            return match self.admission.admit(request.headers(), request.uri(), peer).await {
+            return match self
+                .admission
+                .admit(request.headers(), request.uri(), peer)
+                .await
+            {
                 Ok(admitted) => {
                     request.extensions_mut().insert(admitted);
                     upgrade(request).await
@@ -73,7 +90,10 @@ impl Door {
             return self.preflight(origin.as_ref(), &request);
         }
         let (headers, uri) = (request.headers(), request.uri());
-        let caller = self.admission.caller(headers, uri, peer, origin.as_ref()).await;
+        let caller = self
+            .admission
+            .caller(headers, uri, peer, origin.as_ref())
+            .await;
         let mut response = match caller {
             Ok(principal) => {
                 request.extensions_mut().insert(principal);
@@ -82,7 +102,9 @@ impl Door {
             }
             Err(denied) => self.denied(denied, &client).await,
         };
-        self.security.cors.mark(origin.as_ref(), response.headers_mut());
+        self.security
+            .cors
+            .mark(origin.as_ref(), response.headers_mut());
         response
     }
 
@@ -98,7 +120,8 @@ impl Door {
             limit: scope.name(),
             retry_after: refusal.retry_after().unwrap_or_default(),
         };
-        self.security.note(AuditEvent::new(event).from(client.address));
+        self.security
+            .note(AuditEvent::new(event).from(client.address));
         let mut response = refuse(&refusal.into());
         refusal.apply(response.headers_mut());
         response
@@ -112,11 +135,11 @@ impl Door {
     }
 
     fn preflight(&self, origin: Option<&Origin>, request: &Request) -> Response {
-        let answer = origin.and_then(|origin| self.security.cors.preflight(origin, request.headers()));
+        let answer =
+            origin.and_then(|origin| self.security.cors.preflight(origin, request.headers()));
         match answer {
             Some(headers) => (StatusCode::NO_CONTENT, headers).into_response(),
             None => refuse(&Rejection::Forbidden),
         }
     }
 }
-

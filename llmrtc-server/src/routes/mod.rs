@@ -8,9 +8,9 @@
 pub mod admin;
 mod door;
 mod playground;
-mod tickets;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -94,20 +94,25 @@ where
     };
     let door = middleware::from_fn(move |request: Request, next: Next| {
         let (door, upgrade) = (door.clone(), upgrade.clone());
-        async move { door.pass(request, next, |request| upgrade.call(request, ())).await }
+        async move {
+            door.pass(request, next, |request| upgrade.call(request, ()))
+                .await
+        }
     });
     // Around the fallback too: upgrades may come on any path.
     let router = with_fallbacks(router).layer(door);
-    router.layer(middleware::map_response(harden)).layer(middleware::map_response(
-        move |mut response: Response| {
+    router
+        .layer(middleware::map_response(harden))
+        .layer(middleware::map_response(move |mut response: Response| {
             if secure {
                 // Two years, as browsers' preload lists ask for.
                 let value = HeaderValue::from_static("max-age=63072000; includeSubDomains");
-                response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, value);
+                response
+                    .headers_mut()
+                    .insert(header::STRICT_TRANSPORT_SECURITY, value);
             }
             std::future::ready(response)
-        },
-    ))
+        }))
 }
 
 /// The router of a separate metrics listener.

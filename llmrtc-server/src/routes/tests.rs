@@ -28,7 +28,13 @@ async fn site(change: impl FnOnce(&mut Web)) -> Site {
     let config = Config::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let handles = Arc::new(SessionHandles::new(config.resume(Exposure::Loopback)));
-    let security = Security::build(&config, LOCAL.parse().unwrap(), Exposure::Loopback, handles, clock);
+    let security = Security::build(
+        &config,
+        LOCAL.parse().unwrap(),
+        Exposure::Loopback,
+        handles,
+        clock,
+    );
     let mut web = Web {
         security: Arc::new(security.await.unwrap()),
         admission: Admission::new(origins, Arc::new(Open::loopback()), 1, 1, shutdown.clone()),
@@ -293,7 +299,8 @@ async fn a_full_server_is_not_ready_and_refuses() {
 async fn b1_strangers_get_one_answer_whatever_they_ask() {
     let site = site(|_| {}).await;
     site.readiness.ready();
-    let stranger = "192.0.2.1:5000";
+    // Each from an address of its own: asking often has another answer.
+    let mut strangers = (1..).map(|n| format!("192.0.2.{n}:5000"));
     let mut answers = Vec::new();
     for path in [
         "/",
@@ -312,7 +319,8 @@ async fn b1_strangers_get_one_answer_whatever_they_ask() {
     ] {
         for method in [Method::GET, Method::POST, Method::OPTIONS, Method::DELETE] {
             let request = Request::builder().method(method.clone()).uri(path);
-            let (status, headers, body) = send(&site, from(stranger, request)).await;
+            let (status, headers, body) =
+                send(&site, from(&strangers.next().unwrap(), request)).await;
             assert_eq!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
             assert_eq!(headers["www-authenticate"], "Bearer");
             answers.push(body);
@@ -321,13 +329,13 @@ async fn b1_strangers_get_one_answer_whatever_they_ask() {
     let wrong = Request::builder()
         .uri("/info")
         .header("authorization", "Bearer wrong");
-    answers.push(send(&site, from(stranger, wrong)).await.2);
+    answers.push(send(&site, from(&strangers.next().unwrap(), wrong)).await.2);
     answers.dedup();
     assert_eq!(answers, [r#"{"error":"authentication required"}"#]);
 
     for path in PUBLIC {
         let request = Request::builder().uri(path);
-        let (status, _, body) = send(&site, from(stranger, request)).await;
+        let (status, _, body) = send(&site, from(&strangers.next().unwrap(), request)).await;
         assert_eq!((status, body.as_str()), (StatusCode::OK, r#"{"ok":true}"#));
     }
     let foreign = Request::builder()

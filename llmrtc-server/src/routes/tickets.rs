@@ -62,7 +62,10 @@ pub(super) async fn mint(
         serde_json::from_slice::<Wanted>(&body)
     };
     let Ok(wanted) = wanted else {
-        return error(StatusCode::BAD_REQUEST, "expected {\"origin\"?, \"grants\"?}");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "expected {\"origin\"?, \"grants\"?}",
+        );
     };
     // A page asks for itself only; a backend, which sends no Origin, asks for the page that it serves.
     let named = match (&page, &wanted.origin) {
@@ -90,7 +93,9 @@ pub(super) async fn mint(
     };
     let valid_for = tickets.time_to_live();
     let event = AuditEvent::new(Action::TicketMinted { valid_for });
-    let recorded = security.audit.record_durable(event.by(&caller).from(client.address));
+    let recorded = security
+        .audit
+        .record_durable(event.by(&caller).from(client.address));
     if recorded.await.is_err() {
         return refuse(&Rejection::Unavailable {
             retry_after: super::RETRY_AFTER,
@@ -99,6 +104,8 @@ pub(super) async fn mint(
     let answer = json!({ "ticket": ticket.expose(), "expiresInSeconds": valid_for.as_secs() });
     let mut response = (StatusCode::CREATED, Json(answer)).into_response();
     let no_store = HeaderValue::from_static("no-store");
-    response.headers_mut().insert(header::CACHE_CONTROL, no_store);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
     response
 }

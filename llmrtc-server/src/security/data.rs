@@ -18,7 +18,10 @@ pub fn prepare(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
     }
     #[cfg(not(unix))]
     fs::create_dir_all(folder)
@@ -77,9 +80,18 @@ mod tests {
             })
         };
         assert_eq!(with(&[]), None);
-        assert_eq!(with(&[("HOME", "/home/ann")]), Some("/home/ann/.local/share/llmrtc".into()));
-        assert_eq!(with(&[("XDG_DATA_HOME", "/data")]), Some("/data/llmrtc".into()));
-        assert_eq!(with(&[("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")]), Some("/var/lib/a".into()));
+        assert_eq!(
+            with(&[("HOME", "/home/ann")]),
+            Some("/home/ann/.local/share/llmrtc".into())
+        );
+        assert_eq!(
+            with(&[("XDG_DATA_HOME", "/data")]),
+            Some("/data/llmrtc".into())
+        );
+        assert_eq!(
+            with(&[("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")]),
+            Some("/var/lib/a".into())
+        );
     }
 
     #[test]

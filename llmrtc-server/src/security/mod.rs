@@ -2,6 +2,7 @@
 //! is written down about it.
 
 pub mod data;
+mod keys;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -31,12 +32,17 @@ use llmrtc_security::{
     net::{address::ProxyConfig, cors::Cors},
     redact::{Redactor, config::SinksConfig, tokens::NoRandomness},
     redis::Redis,
+    secrets::LiveSecrets,
     tool::ToolsConfig,
     vault::{Subject, Vault, VaultUrls, VaultWriter},
 };
 use llmrtc_signal::connection::CloseReason;
 
-use crate::{config::Config, registry::Registry, session::{Privacy, for_log}};
+use crate::{
+    config::Config,
+    registry::Registry,
+    session::{Privacy, for_log},
+};
 
 /// How long the databases may take to answer at the start.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
@@ -69,6 +75,8 @@ pub struct Security {
     pub(crate) is_secure: bool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) audit: Audit,
+    /// The vendors' keys, which may change while the server runs.
+    pub(crate) keys: Arc<LiveSecrets>,
     /// Stored conversations, if there are any.
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) archive: Option<VaultWriter>,
@@ -102,7 +110,8 @@ impl Security {
         let tasks = Tasks::root("security");
         let redis = match &config.redis.url {
             Some(url) => Some(
-                Redis::open(url, &config.redis.prefix).context("redis.url is no address of a Redis")?,
+                Redis::open(url, &config.redis.prefix)
+                    .context("redis.url is no address of a Redis")?,
             ),
             None => None,
         };
@@ -125,7 +134,8 @@ impl Security {
         let limits = Arc::new(limits);
         let (authenticator, tickets) =
             authenticator(config, redis, &clock, handles, &revocations, &tasks)?;
-        let redactor = Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
+        let redactor =
+            Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
         let sinks = Arc::new(config.redact.sinks.clone());
         let scrub = {
             let (redactor, sinks) = (Arc::clone(&redactor), Arc::clone(&sinks));
@@ -147,6 +157,7 @@ impl Security {
             .record_durable(AuditEvent::new(started))
             .await
             .context("the audit log cannot be written")?;
+        let keys = Arc::new(keys::open(config, &audit).await?);
         let vault = open_vault(config, &clock).await?;
         let archive = vault
             .as_ref()
@@ -172,13 +183,17 @@ impl Security {
             is_secure: config.tls.is_enabled(),
             registry: Arc::default(),
             audit,
+            keys,
             vault,
             archive,
             clock,
             tasks: Mutex::default(),
         };
         security.start_services(&tasks);
-        *security.tasks.lock().unwrap_or_else(PoisonError::into_inner) = Some(tasks);
+        *security
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(tasks);
         Ok(security)
     }
 
@@ -187,13 +202,20 @@ impl Security {
         tasks
             .spawn_service("limits", |token| async move { limits.run(token).await })
             .detach();
+        let keys = Arc::clone(&self.keys);
+        tasks
+            .spawn_service("keys", |token| async move { keys.run(token).await })
+            .detach();
         let leases = self.leases.clone();
         tasks
             .spawn_service("leases", |token| async move { leases.run(token).await })
             .detach();
         if let Some(shared) = self.shared_revocations.clone() {
             tasks
-                .spawn_service("revocations", |token| async move { shared.follow(token).await })
+                .spawn_service(
+                    "revocations",
+                    |token| async move { shared.follow(token).await },
+                )
                 .detach();
         }
         if let Some(vault) = self.vault.clone() {
@@ -221,7 +243,11 @@ impl Security {
     /// # Errors
     /// When the system has no randomness for its names.
     pub(crate) fn privacy(&self, language: Option<&str>) -> Result<Privacy, NoRandomness> {
-        Privacy::new(Arc::clone(&self.redactor), Arc::clone(&self.sinks), language)
+        Privacy::new(
+            Arc::clone(&self.redactor),
+            Arc::clone(&self.sinks),
+            language,
+        )
     }
 
     /// Changes text on its way into a log.
@@ -244,7 +270,13 @@ impl Security {
     pub(crate) async fn auth_failed(&self, denied: &Denied, address: IpAddr) {
         let Some(method) = denied.method else {
             let reason = denied.reason;
-            return self.note(AuditEvent::new(Action::AuthFailed { method: "none", reason }).from(address));
+            return self.note(
+                AuditEvent::new(Action::AuthFailed {
+                    method: "none",
+                    reason,
+                })
+                .from(address),
+            );
         };
         let (method, reason) = (method.name(), denied.reason);
         self.note(AuditEvent::new(Action::AuthFailed { method, reason }).from(address));
@@ -288,13 +320,27 @@ impl Security {
         &self,
         caller: &Principal,
     ) -> anyhow::Result<Option<llmrtc_security::vault::Receipt>> {
-        self.revoke(Revocation::of(caller, self.clock.wall())).await?;
+        self.revoke(Revocation::of(caller, self.clock.wall()))
+            .await?;
         self.registry.end_all(caller, CloseReason::SessionEnded);
         let Some(vault) = &self.vault else {
             return Ok(None);
         };
         let receipt = vault.erase(&Subject::try_from(caller)?).await?;
         Ok(Some(receipt))
+    }
+
+    /// Reads all keys again now.
+    pub(crate) async fn refresh_keys(&self) {
+        match self.keys.refresh().await {
+            Ok(changed) => tracing::info!(changed, "keys read again"),
+            Err(problems) => {
+                for problem in problems {
+                    let error = &problem as &dyn std::error::Error;
+                    tracing::error!(error, "a key cannot be read again");
+                }
+            }
+        }
     }
 
     /// Writes what is queued. Call it when the last session is over.
@@ -304,7 +350,11 @@ impl Security {
     pub async fn finish(&self) {
         self.audit.record(AuditEvent::new(Action::ServerStopped));
         // The audit log goes with the group; it is given seconds to write its last head.
-        let tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let tasks = self
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(tasks) = tasks {
             tasks.shutdown(OPEN_WITHIN / 3).await;
         }
@@ -343,7 +393,10 @@ fn authenticator(
         revocations: Arc::clone(revocations),
     };
     let Built { chain, jwks, .. } = config.auth.build(parts).map_err(|mistakes| {
-        let lines: Vec<_> = mistakes.iter().map(|mistake| format!("auth.{mistake}")).collect();
+        let lines: Vec<_> = mistakes
+            .iter()
+            .map(|mistake| format!("auth.{mistake}"))
+            .collect();
         anyhow::anyhow!("authentication is misconfigured: {}", lines.join("; "))
     })?;
     for keys in jwks {
@@ -373,7 +426,9 @@ async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<O
         Arc::clone(clock),
     );
     match tokio::time::timeout(OPEN_WITHIN, open).await {
-        Ok(opened) => Ok(Some(Arc::new(opened.context("the vault cannot be opened")?))),
+        Ok(opened) => Ok(Some(Arc::new(
+            opened.context("the vault cannot be opened")?,
+        ))),
         Err(_) => bail!("the vault did not open within {} s", OPEN_WITHIN.as_secs()),
     }
 }

@@ -41,7 +41,6 @@ pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
 }
 
 impl Archive {
-
     /// Takes notice of what happened in `session`.
     pub(super) fn note(&mut self, session: SessionId, event: &TurnEvent, privacy: &Privacy) {
         match event {
@@ -67,8 +66,7 @@ impl Archive {
                 let Some(text) = text.filter(|text| !text.trim().is_empty()) else {
                     return;
                 };
-                let mut line =
-                    json!({ "turn": turn.0, "role": "assistant", "text": privacy.for_storage(&text) });
+                let mut line = json!({ "turn": turn.0, "role": "assistant", "text": privacy.for_storage(&text) });
                 if interrupted {
                     line["interrupted"] = true.into();
                 }
@@ -81,8 +79,12 @@ impl Archive {
                 turn, call, result, ..
             } => {
                 let line = match result {
-                    Ok(value) => json!({ "turn": turn.0, "tool": call.name.as_str(), "result": filtered(value, privacy) }),
-                    Err(failure) => json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() }),
+                    Ok(value) => {
+                        json!({ "turn": turn.0, "tool": call.name.as_str(), "result": filtered(value, privacy) })
+                    }
+                    Err(failure) => {
+                        json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() })
+                    }
                 };
                 self.keep(session, Class::ToolResult, &line);
             }

@@ -56,7 +56,10 @@ use self::{
     shield::Shield,
     standing::{News, Standing},
 };
-pub(crate) use self::{privacy::{Privacy, for_log}, tools::Checks};
+pub(crate) use self::{
+    privacy::{Privacy, for_log},
+    tools::Checks,
+};
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -210,12 +213,27 @@ pub(crate) async fn run(
     };
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
     shared.count_sessions();
-    let lasted = shared.clock.wall().duration_since(started_at).unwrap_or_default();
+    let lasted = shared
+        .clock
+        .wall()
+        .duration_since(started_at)
+        .unwrap_or_default();
     let reason_label = reason.label();
-    if matches!(reason, CloseReason::Replaced | CloseReason::Unauthorised | CloseReason::SessionEnded | CloseReason::RateLimited) {
-        security.note(audit(Action::SessionEvicted { reason: reason_label }));
+    if matches!(
+        reason,
+        CloseReason::Replaced
+            | CloseReason::Unauthorised
+            | CloseReason::SessionEnded
+            | CloseReason::RateLimited
+    ) {
+        security.note(audit(Action::SessionEvicted {
+            reason: reason_label,
+        }));
     }
-    security.note(audit(Action::Disconnected { reason: reason_label, lasted }));
+    security.note(audit(Action::Disconnected {
+        reason: reason_label,
+        lasted,
+    }));
     tracing::info!(session = %session_id.short(), turns, reason = reason.label(), "session closed");
     shared.observers.emit_server(|| ServerEvent::Disconnect {
         session_id,
@@ -412,17 +430,25 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let fresh = shared.admission.refresh(presented, &self.caller).await;
         let refreshed = fresh.map_err(|denied| denied.reason).and_then(|fresh| {
-            let lasts = self.standing.refresh(&shared, &self.caller.principal, &fresh);
-            lasts.map(|lasts| (fresh, lasts)).map_err(|_| "not_the_same_caller")
+            let lasts = self
+                .standing
+                .refresh(&shared, &self.caller.principal, &fresh);
+            lasts
+                .map(|lasts| (fresh, lasts))
+                .map_err(|_| "not_the_same_caller")
         });
         match refreshed {
             Ok((fresh, lasts)) => {
                 self.caller.principal = fresh;
                 let expires_in_ms = lasts.map(|lasts| lasts.as_millis() as u64);
-                self.connection.send(ServerMessage::AuthRefreshed { expires_in_ms });
+                self.connection
+                    .send(ServerMessage::AuthRefreshed { expires_in_ms });
             }
             Err(reason) => {
-                self.note(Action::AuthFailed { method: "refresh", reason });
+                self.note(Action::AuthFailed {
+                    method: "refresh",
+                    reason,
+                });
                 self.connection.close(CloseReason::Unauthorised);
             }
         }
@@ -442,12 +468,22 @@ impl Session {
             .session(self.session_id)
             .class(principal.grants.rate_class.as_deref());
         let now = self.shared.clock.now();
-        let Err(refusal) = self.shared.security.limits.check(scope, &subject, 1, now).await else {
+        let Err(refusal) = self
+            .shared
+            .security
+            .limits
+            .check(scope, &subject, 1, now)
+            .await
+        else {
             return true;
         };
         let retry_after = refusal.retry_after().unwrap_or_default();
-        self.note(Action::RateLimited { limit: scope.name(), retry_after });
-        self.connection.send(ServerMessage::rate_limited(retry_after));
+        self.note(Action::RateLimited {
+            limit: scope.name(),
+            retry_after,
+        });
+        self.connection
+            .send(ServerMessage::rate_limited(retry_after));
         self.refusals += 1;
         if self.refusals > MAX_REFUSALS {
             self.connection.close(CloseReason::RateLimited);
@@ -718,7 +754,9 @@ impl Session {
             );
             let tools = shared.tools.clone().map(|tools| {
                 let (checks, principal) = (&shared.tool_checks, &caller.principal);
-                tools::guard(tools, checks, security, session_id, principal, address, taint, privacy)
+                tools::guard(
+                    tools, checks, security, session_id, principal, address, taint, privacy,
+                )
             });
             Conversation::new(
                 tasks,
@@ -731,7 +769,9 @@ impl Session {
                     observers: shared.observers.clone(),
                     tools,
                     chunkers: None,
-                    guardrails: [Arc::new(shield) as Arc<dyn Guardrail>].into_iter().collect(),
+                    guardrails: [Arc::new(shield) as Arc<dyn Guardrail>]
+                        .into_iter()
+                        .collect(),
                     history: history.take(),
                     clock: Arc::clone(&shared.clock),
                 },

@@ -74,7 +74,11 @@ impl Privacy {
             } => {
                 let earlier = state.dialogue.heard_user(turn.0, text, self.lang);
                 for span in earlier.into_iter().chain(state.dialogue.completes(turn.0)) {
-                    if let Some(spoken) = state.turns.iter_mut().find(|spoken| spoken.turn == span.turn) {
+                    if let Some(spoken) = state
+                        .turns
+                        .iter_mut()
+                        .find(|spoken| spoken.turn == span.turn)
+                    {
                         spoken.marked.push(span);
                     }
                 }
@@ -109,11 +113,15 @@ impl Privacy {
     fn apply(&self, text: &str, policy: &SinkPolicy) -> String {
         let state = self.lock();
         let context = Context {
-            previous: Some(&state.previous).filter(|text| !text.is_empty()).map(String::as_str),
+            previous: Some(&state.previous)
+                .filter(|text| !text.is_empty())
+                .map(String::as_str),
             lang: self.lang,
             dialogue: Some(&state.dialogue),
         };
-        self.redactor.redact(text, &context, policy, Some(&self.tokens)).into_owned()
+        self.redactor
+            .redact(text, &context, policy, Some(&self.tokens))
+            .into_owned()
     }
 
     /// Takes out of a request what the vendor may not see. Each message is judged beside the one before it.
@@ -128,7 +136,9 @@ impl Privacy {
             };
             let hide = |text: &str| -> Option<Arc<str>> {
                 let marked = self.without_marked(&state, text);
-                let hidden = self.redactor.redact(&marked, &context, &self.sinks.vendor, Some(&self.tokens));
+                let hidden =
+                    self.redactor
+                        .redact(&marked, &context, &self.sinks.vendor, Some(&self.tokens));
                 (hidden != text).then(|| Arc::from(&*hidden))
             };
             match message {
@@ -156,7 +166,10 @@ impl Privacy {
 
     /// The text of an earlier turn without what turned out later to be a part of a number.
     fn without_marked<'t>(&self, state: &State, text: &'t str) -> Cow<'t, str> {
-        let spoken = state.turns.iter().find(|spoken| spoken.text == text && !spoken.marked.is_empty());
+        let spoken = state
+            .turns
+            .iter()
+            .find(|spoken| spoken.text == text && !spoken.marked.is_empty());
         let Some(spoken) = spoken else {
             return Cow::Borrowed(text);
         };
@@ -166,7 +179,11 @@ impl Privacy {
         for span in spans {
             if span.start >= copied && span.end <= text.len() {
                 out.push_str(&text[copied..span.start]);
-                out.push_str(&self.tokens.pseudonym(&span.kind, &text[span.start..span.end]));
+                out.push_str(
+                    &self
+                        .tokens
+                        .pseudonym(&span.kind, &text[span.start..span.end]),
+                );
                 copied = span.end;
             }
         }
@@ -177,7 +194,9 @@ impl Privacy {
     /// Puts values back into the arguments of a tool; the model has only their names.
     pub(super) fn restore(&self, arguments: Map<String, Value>) -> Map<String, Value> {
         let restored = arguments.into_iter();
-        restored.map(|(name, value)| (name, self.restore_value(value))).collect()
+        restored
+            .map(|(name, value)| (name, self.restore_value(value)))
+            .collect()
     }
 
     fn restore_value(&self, value: Value) -> Value {
@@ -186,7 +205,10 @@ impl Privacy {
                 Cow::Borrowed(_) => Value::String(text),
                 Cow::Owned(restored) => Value::String(restored),
             },
-            Value::Array(items) => items.into_iter().map(|item| self.restore_value(item)).collect(),
+            Value::Array(items) => items
+                .into_iter()
+                .map(|item| self.restore_value(item))
+                .collect(),
             Value::Object(fields) => Value::Object(self.restore(fields)),
             other => other,
         }
@@ -266,7 +288,9 @@ impl ResponseFilter for Names {
 
 /// What a log may see of a text.
 pub(crate) fn for_log(redactor: &Redactor, policy: &SinkPolicy, text: &str) -> String {
-    redactor.redact(text, &Context::default(), policy, None).into_owned()
+    redactor
+        .redact(text, &Context::default(), policy, None)
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -301,14 +325,23 @@ mod tests {
         let name = seen[seen.find('[').unwrap()..=seen.find(']').unwrap()].to_owned();
 
         let arguments = serde_json::json!({ "card": name, "deep": [{ "x": name }], "n": 1 });
-        let Value::Object(arguments) = arguments else { unreachable!() };
+        let Value::Object(arguments) = arguments else {
+            unreachable!()
+        };
         let restored = Value::Object(privacy.restore(arguments)).to_string();
-        assert_eq!(restored.matches("4111 1111 1111 1111").count(), 2, "{restored}");
+        assert_eq!(
+            restored.matches("4111 1111 1111 1111").count(),
+            2,
+            "{restored}"
+        );
 
         for shown in [privacy.for_client(said), privacy.for_storage(said)] {
             assert!(!shown.contains("4111 1111"), "{shown}");
         }
-        assert!(privacy.for_client(said).contains("1111"), "the caller recognises the card");
+        assert!(
+            privacy.for_client(said).contains("1111"),
+            "the caller recognises the card"
+        );
         assert!(!privacy.for_storage(said).contains("1111"));
     }
 
@@ -327,7 +360,10 @@ mod tests {
                 out += &filter.push(&piece.iter().collect::<String>()).unwrap();
             }
             out += &filter.finish().unwrap();
-            assert!(out.starts_with("I charged ") && out.ends_with(" [sic] as [asked"), "{out}");
+            assert!(
+                out.starts_with("I charged ") && out.ends_with(" [sic] as [asked"),
+                "{out}"
+            );
             assert!(!out.contains(&name) && !out.contains("4111 1111"), "{out}");
         }
     }
@@ -348,7 +384,11 @@ mod tests {
             confidence: None,
         };
         privacy.note(&agent("Sure. What is your card number?"));
-        let pieces = ["four one one one one one one one", "one one one one", "one one one one"];
+        let pieces = [
+            "four one one one one one one one",
+            "one one one one",
+            "one one one one",
+        ];
         for (turn, piece) in pieces.iter().enumerate() {
             privacy.note(&user(turn as u64 + 1, piece));
             privacy.note(&agent("Go on."));
@@ -356,7 +396,11 @@ mod tests {
         let mut asked = request(&pieces);
         privacy.for_vendor(&mut asked);
         for message in &asked.messages {
-            assert!(!message.text().contains("one one one one"), "{}", message.text());
+            assert!(
+                !message.text().contains("one one one one"),
+                "{}",
+                message.text()
+            );
         }
     }
 }

@@ -84,7 +84,9 @@ impl Shield {
     }
 
     fn note(&self, event: Event) {
-        let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
+        let event = AuditEvent::new(event)
+            .by(&self.caller)
+            .session(self.session_id);
         self.security.note(event.from(self.address));
     }
 
@@ -102,7 +104,12 @@ impl Shield {
             .session(self.session_id)
             .class(self.caller.grants.rate_class.as_deref());
         let now = self.security.now();
-        match self.security.limits.check(Scope::Turn, &subject, 1, now).await {
+        match self
+            .security
+            .limits
+            .check(Scope::Turn, &subject, 1, now)
+            .await
+        {
             Ok(_) => true,
             Err(refusal) => {
                 self.note(Event::RateLimited {
@@ -116,7 +123,11 @@ impl Shield {
 
     /// Whether there are tokens and money left for a request, and sets them aside.
     async fn within_budget(&self, request: &LlmRequest) -> bool {
-        let read: usize = request.messages.iter().map(|message| tokens(message.text())).sum();
+        let read: usize = request
+            .messages
+            .iter()
+            .map(|message| tokens(message.text()))
+            .sum();
         let written = request.config.max_tokens.unwrap_or(EXPECTED_TOKENS);
         let usage = Usage {
             input_tokens: read as u64,
@@ -130,11 +141,17 @@ impl Shield {
             .class(self.caller.grants.rate_class.as_deref());
         let estimate = u32::try_from(usage.input_tokens + usage.output_tokens).unwrap_or(u32::MAX);
         let (now, wall) = (security.now(), security.wall());
-        let limited = security.limits.check(Scope::LlmTokens, &subject, estimate, now).await;
+        let limited = security
+            .limits
+            .check(Scope::LlmTokens, &subject, estimate, now)
+            .await;
         let class = self.caller.grants.rate_class.as_deref();
         let caller = self.address.to_string();
         let cost = security.cost(&usage);
-        let reserved = security.budgets.reserve(&self.caller, &caller, class, cost, wall).await;
+        let reserved = security
+            .budgets
+            .reserve(&self.caller, &caller, class, cost, wall)
+            .await;
         let (limit, retry_after) = match (&limited, &reserved) {
             (Err(refusal), _) => (Scope::LlmTokens.name(), refusal.retry_after()),
             (_, Err(_)) => ("budget", None),
@@ -155,9 +172,17 @@ impl Shield {
             let action = verdict.action.unwrap_or(Action::Log);
             self.note(Event::InjectionJudged {
                 source: source.name(),
-                verdict: if action == Action::Block { "block" } else { "flag" },
+                verdict: if action == Action::Block {
+                    "block"
+                } else {
+                    "flag"
+                },
                 score: verdict.score,
-                rules: verdict.reasons.iter().map(|reason| reason.name().into()).collect(),
+                rules: verdict
+                    .reasons
+                    .iter()
+                    .map(|reason| reason.name().into())
+                    .collect(),
             });
         }
         verdict
@@ -245,7 +270,9 @@ impl Guardrail for Shield {
             ..Usage::default()
         };
         if let Some(reserved) = self.reserved.lock().await.take() {
-            reserved.settle(self.security.cost(&usage), self.security.wall()).await;
+            reserved
+                .settle(self.security.cost(&usage), self.security.wall())
+                .await;
         }
         Ok(None)
     }
@@ -299,7 +326,9 @@ impl Answer {
                     score: 1.0,
                     rules: vec![finding.name().into()],
                 };
-                let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
+                let event = AuditEvent::new(event)
+                    .by(&self.caller)
+                    .session(self.session_id);
                 self.security.note(event);
             }
         }

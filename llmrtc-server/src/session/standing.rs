@@ -54,9 +54,7 @@ impl Standing {
         let most = principal.grants.max_sessions;
         let place = security.leases.acquire(session_id, principal, most).await;
         let place = place.map_err(|no_place| {
-            let event = Action::SessionEvicted {
-                reason: "no_place",
-            };
+            let event = Action::SessionEvicted { reason: "no_place" };
             security.note(AuditEvent::new(event).by(principal).from(caller.peer.ip()));
             tracing::info!(reason = %no_place, "no place for a session");
             match no_place {
@@ -69,7 +67,9 @@ impl Standing {
         let address = caller.peer.ip();
         Ok(Self {
             place: Some(place),
-            presence: security.registry.enter(session_id, principal, address, wall),
+            presence: security
+                .registry
+                .enter(session_id, principal, address, wall),
             credential: CredentialClock::new(principal, LEEWAY, NO_LIMITS, now),
         })
     }

@@ -71,7 +71,11 @@ impl ToolHooks for Hooks {
             .session(self.session_id)
             .class(self.caller.grants.rate_class.as_deref());
         let now = self.security.now();
-        let admitted = self.security.limits.check(Scope::ToolCall, &subject, 1, now).await;
+        let admitted = self
+            .security
+            .limits
+            .check(Scope::ToolCall, &subject, 1, now)
+            .await;
         match admitted {
             Ok(_) => Ok(()),
             Err(refusal) => Err(refusal.retry_after().unwrap_or_default()),
@@ -83,7 +87,10 @@ impl ToolHooks for Hooks {
     }
 
     fn hash(&self, arguments: &Map<String, Value>) -> Option<String> {
-        let hash = self.security.audit.args_hash(&Value::Object(arguments.clone()));
+        let hash = self
+            .security
+            .audit
+            .args_hash(&Value::Object(arguments.clone()));
         Some(format!("{}:{hash}", hash.epoch))
     }
 
@@ -109,8 +116,11 @@ impl ToolHooks for Hooks {
             outcome,
             latency: call.latency,
         };
-        let event = AuditEvent::new(event).by(&self.caller).session(self.session_id);
-        self.security.note(event.turn(call.turn_id).from(self.address));
+        let event = AuditEvent::new(event)
+            .by(&self.caller)
+            .session(self.session_id);
+        self.security
+            .note(event.turn(call.turn_id).from(self.address));
     }
 }
 

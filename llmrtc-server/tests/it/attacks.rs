@@ -45,7 +45,10 @@ async fn no_credentials() {
         ("/", vec![]),
         ("/", vec![("authorization", wrong)]),
         ("/", vec![("authorization", "Basic YW5uOmFubg==")]),
-        ("/?ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", vec![("origin", PAGE)]),
+        (
+            "/?ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            vec![("origin", PAGE)],
+        ),
         ("/?token=ann-key-0123456789abcdef0123456789abcdef", vec![]),
         ("/anywhere/else", vec![]),
     ] {
@@ -54,7 +57,11 @@ async fn no_credentials() {
     }
     for path in ["/", "/info", "/ready", "/metrics", "/nothing"] {
         let (status, body) = site.get(path).await;
-        assert_eq!((status, body.as_str()), (401, r#"{"error":"authentication required"}"#), "{path}");
+        assert_eq!(
+            (status, body.as_str()),
+            (401, r#"{"error":"authentication required"}"#),
+            "{path}"
+        );
     }
     assert_eq!(site.get("/health").await.0, 200);
 
@@ -62,13 +69,16 @@ async fn no_credentials() {
     let site = Site::start(guarded(""), None).await;
     let mut silent = Socket::open(&site, "/", &[]).await.unwrap();
     assert_eq!(silent.within(QUIET).await, None);
-    silent.say(json!({ "type": "offer", "signal": { "type": "offer", "sdp": "v=0" } })).await;
+    silent
+        .say(json!({ "type": "offer", "signal": { "type": "offer", "sdp": "v=0" } }))
+        .await;
     assert_eq!(silent.next().await, Err(4401));
     let mut caller = Socket::open(&site, "/", &[]).await.unwrap();
     caller.say(json!({ "type": "auth", "token": ANN })).await;
     caller.until("ready").await;
     let mut liar = Socket::open(&site, "/", &[]).await.unwrap();
-    liar.say(json!({ "type": "auth", "token": "wrong-key-0123456789abcdef0123456789ab" })).await;
+    liar.say(json!({ "type": "auth", "token": "wrong-key-0123456789abcdef0123456789ab" }))
+        .await;
     assert_eq!(liar.next().await, Err(4401));
 }
 
@@ -81,9 +91,11 @@ async fn resume_of_anothers_session() {
 
     let mut bob = Socket::with_key(&site, BOB).await;
     bob.until("ready").await;
-    bob.say(json!({ "type": "reconnect", "sessionId": id })).await;
+    bob.say(json!({ "type": "reconnect", "sessionId": id }))
+        .await;
     let stolen = bob.until("reconnect-ack").await;
-    bob.say(json!({ "type": "reconnect", "sessionId": "unknown" })).await;
+    bob.say(json!({ "type": "reconnect", "sessionId": "unknown" }))
+        .await;
     let unknown = bob.until("reconnect-ack").await;
     assert_eq!(stolen, unknown, "a stolen id looks like an unknown one");
     assert_eq!(stolen["success"], false);
@@ -102,10 +114,18 @@ async fn client_chosen_session_id() {
     let site = Site::start(guarded(""), None).await;
     let chosen = "chosen-by-the-client-0123456789abcdefghijklm";
     let mut first = Socket::with_key(&site, ANN).await;
-    let own = first.until("ready").await["id"].as_str().unwrap().to_owned();
-    first.say(json!({ "type": "reconnect", "sessionId": chosen })).await;
+    let own = first.until("ready").await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    first
+        .say(json!({ "type": "reconnect", "sessionId": chosen }))
+        .await;
     let ack = first.until("reconnect-ack").await;
-    assert_eq!((&ack["success"], &ack["sessionId"]), (&false.into(), &own.as_str().into()));
+    assert_eq!(
+        (&ack["success"], &ack["sessionId"]),
+        (&false.into(), &own.as_str().into())
+    );
     first.establish().await;
     drop(first);
     // It has named nothing.
@@ -169,7 +189,9 @@ async fn turn_credentials_before_authentication() {
     // Silence, and a refusal without a word.
     let mut silent = Socket::open(&site, "/", &[]).await.unwrap();
     assert_eq!(silent.within(QUIET).await, None);
-    silent.say(json!({ "type": "auth", "token": "wrong-key-0123456789abcdef0123456789ab" })).await;
+    silent
+        .say(json!({ "type": "auth", "token": "wrong-key-0123456789abcdef0123456789ab" }))
+        .await;
     assert_eq!(silent.next().await, Err(4401));
 
     let good = ticket(&site, ANN, Some(PAGE)).await;
@@ -181,7 +203,9 @@ async fn turn_credentials_before_authentication() {
     let ready = thief.until("ready").await;
     assert!(ready.to_string().contains("stun:stun.example"), "{ready}");
     assert!(!ready.to_string().contains("canary-credential"), "{ready}");
-    thief.say(json!({ "type": "reconnect", "sessionId": ready["id"] })).await;
+    thief
+        .say(json!({ "type": "reconnect", "sessionId": ready["id"] }))
+        .await;
     assert_eq!(thief.closed().await, 1008);
 }
 
@@ -190,8 +214,11 @@ async fn turn_credentials_before_authentication() {
 async fn open_mode_is_for_this_machine() {
     let site = Site::start(config(""), None).await;
     let mut caller = site.connect().await;
-    caller.send(b"RIFF????WAVE".as_slice()).await;
-    assert!(matches!(caller.until("error").await, ServerMessage::Error { .. }));
+    caller.send(b"no audio at all".as_slice()).await;
+    assert!(matches!(
+        caller.until("error").await,
+        ServerMessage::Error { .. }
+    ));
     let refused = Socket::open(&site, "/", &[("origin", "https://evil.example")]).await;
     assert_eq!(refused.unwrap_err(), 403);
 }

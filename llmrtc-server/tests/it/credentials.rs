@@ -8,7 +8,7 @@ use llmrtc_server::config::Config;
 use serde_json::json;
 
 use crate::{
-    guarded::{ANN, BOB, PAGE, Socket, guarded, ticket},
+    guarded::{ANN, BOB, PAGE, Socket, guarded, ticket, unrecorded},
     harness::{Site, config},
 };
 
@@ -17,7 +17,7 @@ const ISSUER: &str = "https://issuer.example";
 
 /// Tokens of one issuer.
 fn tokens(more: &str) -> Config {
-    config(&format!(
+    unrecorded(config(&format!(
         r#"
         {more}
         [[auth.issuers]]
@@ -26,7 +26,7 @@ fn tokens(more: &str) -> Config {
         algorithms = ["HS256"]
         secret = "{SECRET}"
         "#
-    ))
+    )))
 }
 
 /// A token for `subject` that ends in so many seconds.
@@ -58,7 +58,12 @@ async fn b4_a_ticket_opens_one_connection_from_one_page() {
     assert_eq!(ready, 1);
     // One for a program is for no page.
     let program = ticket(&site, ANN, None).await;
-    assert_eq!(Socket::with_ticket(&site, &program, PAGE).await.unwrap_err(), 401);
+    assert_eq!(
+        Socket::with_ticket(&site, &program, PAGE)
+            .await
+            .unwrap_err(),
+        401
+    );
 }
 
 #[tokio::test]
@@ -66,16 +71,24 @@ async fn b7_the_stock_client_comes_back_with_its_spent_ticket_and_its_id() {
     let site = Site::start(guarded(""), None).await;
     let good = ticket(&site, ANN, Some(PAGE)).await;
     let mut client = Socket::with_ticket(&site, &good, PAGE).await.unwrap();
-    let id = client.until("ready").await["id"].as_str().unwrap().to_owned();
+    let id = client.until("ready").await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     client.establish().await;
     drop(client);
     for _ in 0..3 {
         let mut client = Socket::with_ticket(&site, &good, PAGE).await.unwrap();
         let greeting = client.until("ready").await;
         assert_ne!(greeting["id"], id.as_str());
-        client.say(json!({ "type": "reconnect", "sessionId": id })).await;
+        client
+            .say(json!({ "type": "reconnect", "sessionId": id }))
+            .await;
         let ack = client.until("reconnect-ack").await;
-        assert_eq!((&ack["success"], &ack["sessionId"]), (&true.into(), &id.as_str().into()));
+        assert_eq!(
+            (&ack["success"], &ack["sessionId"]),
+            (&true.into(), &id.as_str().into())
+        );
         client.establish().await;
     }
 }
@@ -85,7 +98,10 @@ async fn b7_a_stolen_spent_ticket_alone_or_a_stolen_handle_alone_gets_nothing() 
     let site = Site::start(guarded(""), None).await;
     let good = ticket(&site, ANN, Some(PAGE)).await;
     let mut client = Socket::with_ticket(&site, &good, PAGE).await.unwrap();
-    let id = client.until("ready").await["id"].as_str().unwrap().to_owned();
+    let id = client.until("ready").await["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     client.establish().await;
     // The ticket, and a guess.
     for attempt in [
@@ -115,13 +131,17 @@ async fn b7_a_stolen_spent_ticket_alone_or_a_stolen_handle_alone_gets_nothing() 
 async fn b2_tokens_open_by_header_first_message_and_subprotocol_but_not_by_url() {
     let site = Site::start(tokens(""), None).await;
     let good = token("ann", 600);
-    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&good))]).await.unwrap();
+    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&good))])
+        .await
+        .unwrap();
     socket.until("ready").await;
     let mut socket = Socket::open(&site, "/", &[]).await.unwrap();
     socket.say(json!({ "type": "auth", "token": good })).await;
     socket.until("ready").await;
     let offered = format!("llmrtc.v1, bearer.{good}");
-    let mut socket = Socket::open(&site, "/", &[("sec-websocket-protocol", &offered)]).await.unwrap();
+    let mut socket = Socket::open(&site, "/", &[("sec-websocket-protocol", &offered)])
+        .await
+        .unwrap();
     socket.until("ready").await;
     let in_url = Socket::open(&site, &format!("/?token={good}"), &[]).await;
     assert_eq!(in_url.unwrap_err(), 401);
@@ -134,15 +154,21 @@ async fn b2_tokens_open_by_header_first_message_and_subprotocol_but_not_by_url()
 async fn b8_a_session_is_warned_refreshed_and_ends_with_its_token() {
     let site = Site::start(tokens(""), None).await;
     let brief = token("ann", 3);
-    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&brief))]).await.unwrap();
+    let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&brief))])
+        .await
+        .unwrap();
     socket.until("ready").await;
     let warning = socket.until("auth-expiring").await;
     assert!(warning["expiresInMs"].as_u64().unwrap() <= 3_000);
-    socket.say(json!({ "type": "auth", "token": token("ann", 600) })).await;
+    socket
+        .say(json!({ "type": "auth", "token": token("ann", 600) }))
+        .await;
     let refreshed = socket.until("auth-refreshed").await;
     assert!(refreshed["expiresInMs"].as_u64().unwrap() > 500_000);
     // Somebody else's ends it.
-    socket.say(json!({ "type": "auth", "token": token("bob", 600) })).await;
+    socket
+        .say(json!({ "type": "auth", "token": token("bob", 600) }))
+        .await;
     assert_eq!(socket.closed().await, 4401);
 
     let mut socket = Socket::open(&site, "/", &[("authorization", &bearer(&token("ann", 2)))])
@@ -168,7 +194,10 @@ async fn d4_a_fourth_session_replaces_the_first() {
     let mut fourth = Socket::with_key(&site, ANN).await;
     assert_eq!(sessions[0].closed().await, 4409);
     fourth.until("ready").await;
-    for socket in sessions[1..].iter_mut().chain([&mut bystander, &mut fourth]) {
+    for socket in sessions[1..]
+        .iter_mut()
+        .chain([&mut bystander, &mut fourth])
+    {
         socket.say(json!({ "type": "ping" })).await;
         socket.until("pong").await;
     }

@@ -21,11 +21,9 @@ pub(crate) const PAGE: &str = "https://app.example";
 
 /// Authentication by the keys of Ann and Bob and by tickets, from one page and from programs.
 pub(crate) fn guarded(more: &str) -> Config {
-    config(&format!(
+    let mut config = config(&format!(
         r#"
         {more}
-        [server]
-        allowed_origins = ["{PAGE}"]
         [[auth.api_keys]]
         subject = "ann"
         key = "{ANN}"
@@ -33,7 +31,15 @@ pub(crate) fn guarded(more: &str) -> Config {
         subject = "bob"
         key = "{BOB}"
         "#
-    ))
+    ));
+    config.server.allowed_origins = vec![PAGE.into()];
+    unrecorded(config)
+}
+
+/// Without an audit log, which would need a folder.
+pub(crate) fn unrecorded(mut config: Config) -> Config {
+    config.audit.sinks = Some(Vec::new());
+    config
 }
 
 /// A ticket for the bearer of `key`, for a page.
@@ -43,7 +49,10 @@ pub(crate) async fn ticket(site: &Site, key: &str, page: Option<&str>) -> String
     if let Some(page) = page {
         request = request.json(&json!({ "origin": page }));
     }
-    let response = timeout(PATIENCE, request.send()).await.expect("answers").unwrap();
+    let response = timeout(PATIENCE, request.send())
+        .await
+        .expect("answers")
+        .unwrap();
     assert_eq!(response.status(), 201);
     assert_eq!(response.headers()["cache-control"], "no-store");
     let answer: Value = response.json().await.unwrap();
@@ -62,11 +71,16 @@ impl Socket {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, u16> {
-        let mut request = format!("ws://{}{path}", site.address).into_client_request().unwrap();
+        let mut request = format!("ws://{}{path}", site.address)
+            .into_client_request()
+            .unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
-        match timeout(PATIENCE, connect_async(request)).await.expect("answers") {
+        match timeout(PATIENCE, connect_async(request))
+            .await
+            .expect("answers")
+        {
             Ok((socket, _)) => Ok(Self(socket)),
             Err(Error::Http(response)) => Err(response.status().as_u16()),
             Err(error) => panic!("{error}"),
@@ -90,12 +104,16 @@ impl Socket {
     }
 
     pub(crate) async fn send(&mut self, message: Message) {
-        let _ = timeout(PATIENCE, self.0.send(message)).await.expect("takes it or closes");
+        let _ = timeout(PATIENCE, self.0.send(message))
+            .await
+            .expect("takes it or closes");
     }
 
     /// The next message, or the code that the socket was closed with (0: without).
     pub(crate) async fn next(&mut self) -> Result<Value, u16> {
-        self.within(PATIENCE).await.expect("says something or closes")
+        self.within(PATIENCE)
+            .await
+            .expect("says something or closes")
     }
 
     /// The same, or nothing within this time.
@@ -103,7 +121,9 @@ impl Socket {
         let next = async {
             loop {
                 match self.0.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                    Some(Ok(Message::Text(text))) => {
+                        return Ok(serde_json::from_str(&text).unwrap());
+                    }
                     Some(Ok(Message::Close(frame))) => {
                         return Err(frame.map_or(0, |frame| frame.code.into()));
                     }
@@ -118,7 +138,10 @@ impl Socket {
     /// The next message of this type.
     pub(crate) async fn until(&mut self, kind: &str) -> Value {
         loop {
-            let message = self.next().await.unwrap_or_else(|code| panic!("no {kind}: closed with {code}"));
+            let message = self
+                .next()
+                .await
+                .unwrap_or_else(|code| panic!("no {kind}: closed with {code}"));
             if message["type"] == kind {
                 return message;
             }
@@ -136,8 +159,11 @@ impl Socket {
 
     /// Asks for a session and says whether it was given.
     pub(crate) async fn reconnect(&mut self, id: &str) -> bool {
-        self.say(json!({ "type": "reconnect", "sessionId": id })).await;
-        self.until("reconnect-ack").await["success"].as_bool().unwrap()
+        self.say(json!({ "type": "reconnect", "sessionId": id }))
+            .await;
+        self.until("reconnect-ack").await["success"]
+            .as_bool()
+            .unwrap()
     }
 
     /// Makes the session worth keeping: says something that cannot be understood.

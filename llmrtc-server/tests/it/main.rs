@@ -17,6 +17,7 @@ mod hygiene;
 mod leaving;
 mod messages;
 mod process;
+mod readme;
 mod resume;
 mod storage;
 mod terminal;

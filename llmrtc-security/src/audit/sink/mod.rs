@@ -21,10 +21,6 @@ pub(super) struct Batch {
     /// The lines, each with its line feed.
     pub(super) bytes: Bytes,
     /// One per line.
-    #[cfg_attr(
-        not(feature = "postgres"),
-        expect(dead_code, reason = "for sinks that keep rows")
-    )]
     pub(super) rows: Vec<Row>,
     /// Number of the first line.
     pub(super) first: u64,
@@ -36,10 +32,6 @@ pub(super) struct Batch {
 
 /// A line of a batch.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    not(feature = "postgres"),
-    expect(dead_code, reason = "for sinks that keep rows")
-)]
 pub(super) struct Row {
     pub(super) seq: u64,
     pub(super) time_ms: i64,

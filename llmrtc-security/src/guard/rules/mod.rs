@@ -446,7 +446,7 @@ fn disguises(hidden: &Concealment, traits: &mut Traits) -> bool {
         (Reason::SoftHyphens, few(hidden.soft_hyphens, 0.8, 0.4)),
         (Reason::DirectionOverride, few(hidden.overrides, 5.0, 0.5)),
         (Reason::DirectionControls, few(hidden.directions, 1.2, 0.7)),
-        (Reason::CombiningMarks, few(hidden.marks, 1.0, 0.6)),
+        (Reason::CombiningMarks, few(hidden.marks, 1.2, 0.9)),
         (Reason::Homoglyphs, few(hidden.mixed_words, 3.2, 1.5)),
         (Reason::StyledLetters, few(hidden.styled_words, 2.2, 1.0)),
         (Reason::Leet, few(hidden.leet_words, 0.8, 1.0)),

@@ -52,7 +52,10 @@ const VENDORS: &[&str] = &[
 ];
 
 static AUTOMATON: LazyLock<(AhoCorasick, Vec<Mark>)> = LazyLock::new(|| {
-    let shapes = SHAPES.iter().enumerate().map(|(at, (prefix, ..))| (*prefix, Mark::Shape(at)));
+    let shapes = SHAPES
+        .iter()
+        .enumerate()
+        .map(|(at, (prefix, ..))| (*prefix, Mark::Shape(at)));
     let keywords = KEYWORDS.iter().map(|word| (*word, Mark::Keyword));
     let others = [
         ("bearer ", Mark::Scheme),
@@ -84,7 +87,9 @@ impl Detector for SecretDetector {
             let range = match AUTOMATON.1[found.pattern().as_usize()] {
                 Mark::Shape(at) => shape(text, found.start(), SHAPES[at].0.len()),
                 Mark::Keyword => announced(text, found.end()),
-                Mark::Key => vendor_before(text, found.start()).then(|| announced(text, found.end())).flatten(),
+                Mark::Key => vendor_before(text, found.start())
+                    .then(|| announced(text, found.end()))
+                    .flatten(),
                 Mark::Scheme => scheme(text, found.start(), found.end()),
                 Mark::Authority => authority(text, found.end()),
                 Mark::Pem => pem(text, found.start()),
@@ -92,7 +97,12 @@ impl Detector for SecretDetector {
             };
             if let Some((start, end)) = range {
                 behind = end;
-                out.push(Span { start, end, kind: Kind::Secret, score: 0.995 });
+                out.push(Span {
+                    start,
+                    end,
+                    kind: Kind::Secret,
+                    score: 0.995,
+                });
             }
         }
         telegram(text, out);
@@ -100,56 +110,108 @@ impl Detector for SecretDetector {
 }
 
 fn run(bytes: &[u8], from: usize, tail: Tail) -> usize {
-    bytes[from..].iter().take_while(|byte| tail.has(**byte)).count()
+    bytes[from..]
+        .iter()
+        .take_while(|byte| tail.has(**byte))
+        .count()
 }
 
 /// Whether characters look drawn at random: letters and digits mixed, and many different ones.
 fn random(value: &[u8]) -> bool {
-    let seen = value.iter().take(64).fold(0u128, |seen, byte| seen | 1 << (byte & 127));
-    let digits = value.iter().take(64).filter(|byte| byte.is_ascii_digit()).count();
-    let upper = value.iter().take(64).filter(|byte| byte.is_ascii_uppercase()).count();
-    let lower = value.iter().take(64).filter(|byte| byte.is_ascii_lowercase()).count();
-    let mixed = digits >= 2 && upper + lower >= 2 || digits >= 1 && upper >= 2 && lower >= 2 || value.len() >= 24 && upper >= 4 && lower >= 4;
+    let seen = value
+        .iter()
+        .take(64)
+        .fold(0u128, |seen, byte| seen | 1 << (byte & 127));
+    let digits = value
+        .iter()
+        .take(64)
+        .filter(|byte| byte.is_ascii_digit())
+        .count();
+    let upper = value
+        .iter()
+        .take(64)
+        .filter(|byte| byte.is_ascii_uppercase())
+        .count();
+    let lower = value
+        .iter()
+        .take(64)
+        .filter(|byte| byte.is_ascii_lowercase())
+        .count();
+    let mixed = digits >= 2 && upper + lower >= 2
+        || digits >= 1 && upper >= 2 && lower >= 2
+        || value.len() >= 24 && upper >= 4 && lower >= 4;
     mixed && seen.count_ones() >= 8
 }
 
 /// A key by its prefix. Of several shapes with the matched prefix any may fit.
 fn shape(text: &str, start: usize, prefix: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    if start > 0 && (bytes[start - 1].is_ascii_alphanumeric() || matches!(bytes[start - 1], b'-' | b'/') && !text[..start].contains("://") && bytes[start - 1] == b'-') {
+    if start > 0
+        && (bytes[start - 1].is_ascii_alphanumeric()
+            || matches!(bytes[start - 1], b'-' | b'/')
+                && !text[..start].contains("://")
+                && bytes[start - 1] == b'-')
+    {
         return None;
     }
     let issued = &text[start..start + prefix];
-    SHAPES.iter().filter(|(known, ..)| issued.starts_with(known) || *known == issued).find_map(|(known, tail, least)| {
-        let from = start + known.len();
-        let length = run(bytes, from, *tail);
-        // The shortest a key can be is visible within the horizon; the rest may be as long as it likes.
-        let seen = &bytes[from..from + length.min(64 - known.len().min(40))];
-        if length < (*least).min(63 - known.len().min(40)) || !(random(seen) || *tail == Tail::Upper && varied(seen)) {
-            return None;
-        }
-        let mut end = from + length;
-        while matches!(bytes[end - 1], b'.' | b'-') {
-            end -= 1;
-        }
-        // Fixed prefixes of two letters go on with nothing else.
-        let closed = known.len() > 2 || (length == *least && !bytes.get(end).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
-        closed.then_some((start, end))
-    })
+    SHAPES
+        .iter()
+        .filter(|(known, ..)| issued.starts_with(known) || *known == issued)
+        .find_map(|(known, tail, least)| {
+            let from = start + known.len();
+            let length = run(bytes, from, *tail);
+            // The shortest a key can be is visible within the horizon; the rest may be as long as it likes.
+            let seen = &bytes[from..from + length.min(64 - known.len().min(40))];
+            if length < (*least).min(63 - known.len().min(40))
+                || !(random(seen) || *tail == Tail::Upper && varied(seen))
+            {
+                return None;
+            }
+            let mut end = from + length;
+            while matches!(bytes[end - 1], b'.' | b'-') {
+                end -= 1;
+            }
+            // Fixed prefixes of two letters go on with nothing else.
+            let closed = known.len() > 2
+                || (length == *least
+                    && !bytes
+                        .get(end)
+                        .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
+            closed.then_some((start, end))
+        })
 }
 
 /// Many different characters, as in key ids of capitals alone.
 fn varied(value: &[u8]) -> bool {
-    value.iter().fold(0u128, |seen, byte| seen | 1 << (byte & 127)).count_ones() >= 7
+    value
+        .iter()
+        .fold(0u128, |seen, byte| seen | 1 << (byte & 127))
+        .count_ones()
+        >= 7
 }
 
 fn vendor_before(text: &str, key: usize) -> bool {
     let from = text.floor_char_boundary(key.saturating_sub(28));
     let before = &text.as_bytes()[from..key];
-    let open = before.last().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+    let open = before
+        .last()
+        .is_none_or(|byte| !byte.is_ascii_alphanumeric());
     // Environment style: DEEPGRAM_KEY.
-    let shouted = before.last() == Some(&b'_') && before.iter().rev().skip(1).take(3).all(u8::is_ascii_uppercase) && before.len() > 4;
-    open && (shouted || VENDORS.iter().any(|vendor| before.windows(vendor.len()).any(|window| window.eq_ignore_ascii_case(vendor.as_bytes()))))
+    let shouted = before.last() == Some(&b'_')
+        && before
+            .iter()
+            .rev()
+            .skip(1)
+            .take(3)
+            .all(u8::is_ascii_uppercase)
+        && before.len() > 4;
+    open && (shouted
+        || VENDORS.iter().any(|vendor| {
+            before
+                .windows(vendor.len())
+                .any(|window| window.eq_ignore_ascii_case(vendor.as_bytes()))
+        }))
 }
 
 /// The random value behind a keyword that ends at `keyword`.
@@ -157,7 +219,11 @@ fn announced(text: &str, keyword: usize) -> Option<(usize, usize)> {
     let view = &text.as_bytes()[..keyword + horizon(text, keyword).len()];
     let rest = &view[keyword..];
     // What is left of a longer name: `token_value`, `secrets`, `passwordHash` is taken too.
-    let name = rest.iter().take(20).take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')).count();
+    let name = rest
+        .iter()
+        .take(20)
+        .take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        .count();
     let mut at = keyword + name;
     let mut linked = false;
     for _ in 0..6 {
@@ -174,7 +240,10 @@ fn announced(text: &str, keyword: usize) -> Option<(usize, usize)> {
                 linked = true;
                 at += 1;
             }
-            [b' ' | b'"' | b'\'' | b'`' | b'(' | b'[' | b'{' | b'>' | b'\\' | b',', ..] => at += 1,
+            [
+                b' ' | b'"' | b'\'' | b'`' | b'(' | b'[' | b'{' | b'>' | b'\\' | b',',
+                ..,
+            ] => at += 1,
             _ => break,
         }
     }
@@ -184,23 +253,36 @@ fn announced(text: &str, keyword: usize) -> Option<(usize, usize)> {
     }
     let linked = linked || view.get(keyword - 1) == Some(&b'=');
     for scheme in [&b"bearer "[..], b"basic ", b"token "] {
-        if view.get(at..at + scheme.len()).is_some_and(|head| head.eq_ignore_ascii_case(scheme)) {
+        if view
+            .get(at..at + scheme.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(scheme))
+        {
             at += scheme.len();
         }
     }
     let all = text.as_bytes();
-    let value = |byte: u8| Tail::Base64.has(byte) && byte != b'=' || byte == b'%' || byte == b':' && linked;
+    let value =
+        |byte: u8| Tail::Base64.has(byte) && byte != b'=' || byte == b'%' || byte == b':' && linked;
     let mut length = all[at..].iter().take_while(|byte| value(**byte)).count();
     let seen = &all[at..at + length.min(40)];
     let least = if linked { 16 } else { 24 };
-    let spelled = seen.iter().filter(|byte| matches!(byte, b'-' | b'_' | b'.' | b'/')).count() * 4 > seen.len();
+    let spelled = seen
+        .iter()
+        .filter(|byte| matches!(byte, b'-' | b'_' | b'.' | b'/'))
+        .count()
+        * 4
+        > seen.len();
     if length < least || !random(seen) || spelled {
         return None;
     }
     while length > 0 && matches!(all[at + length - 1], b'.' | b'-' | b':') {
         length -= 1;
     }
-    length += all[at + length..].iter().take(2).take_while(|byte| **byte == b'=').count();
+    length += all[at + length..]
+        .iter()
+        .take(2)
+        .take_while(|byte| **byte == b'=')
+        .count();
     Some((at, at + length))
 }
 
@@ -212,17 +294,26 @@ fn scheme(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     }
     let length = run(bytes, end, Tail::Base64);
     let seen = &bytes[end..end + length.min(50)];
-    let basic = bytes[start].eq_ignore_ascii_case(&b'b') && bytes[start + 1].eq_ignore_ascii_case(&b'a');
+    let basic =
+        bytes[start].eq_ignore_ascii_case(&b'b') && bytes[start + 1].eq_ignore_ascii_case(&b'a');
     let least = if basic { 12 } else { 16 };
     let upper = seen.iter().filter(|byte| byte.is_ascii_uppercase()).count();
-    let plausible = random(seen) || (basic && upper >= 2 && seen.iter().any(u8::is_ascii_lowercase));
-    (length >= least && plausible).then_some((end, end + text[end..end + length].trim_end_matches('.').len()))
+    let plausible =
+        random(seen) || (basic && upper >= 2 && seen.iter().any(u8::is_ascii_lowercase));
+    (length >= least && plausible).then_some((
+        end,
+        end + text[end..end + length].trim_end_matches('.').len(),
+    ))
 }
 
 /// User and password of a URL whose authority starts at `start`.
 fn authority(text: &str, start: usize) -> Option<(usize, usize)> {
     let view = horizon(text, start);
-    let length = view.find(|character: char| character.is_whitespace() || matches!(character, '/' | '"' | '<' | '>' | '?' | '#')).unwrap_or(view.len());
+    let length = view
+        .find(|character: char| {
+            character.is_whitespace() || matches!(character, '/' | '"' | '<' | '>' | '?' | '#')
+        })
+        .unwrap_or(view.len());
     let at = view[..length].rfind('@')?;
     view[..at].contains(':').then_some((start, start + at))
 }
@@ -237,7 +328,11 @@ fn pem(text: &str, start: usize) -> Option<(usize, usize)> {
     let end = match rest.find("-----END ") {
         Some(end) => {
             let line = &rest[end + 9..];
-            let close = line.char_indices().take(40).find(|(at, _)| line[*at..].starts_with("-----")).map_or(0, |(at, _)| at + 5);
+            let close = line
+                .char_indices()
+                .take(40)
+                .find(|(at, _)| line[*at..].starts_with("-----"))
+                .map_or(0, |(at, _)| at + 5);
             start + 11 + end + 9 + close
         }
         None => text.len(),
@@ -250,11 +345,19 @@ fn hook(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
     if end - start == 3 {
         // "bot<number>:<token>" in Telegram's URLs.
-        let number = bytes[end..].iter().take(12).take_while(|byte| byte.is_ascii_digit()).count();
-        let token = (number >= 8 && bytes.get(end + number) == Some(&b':')).then(|| run(bytes, end + number + 1, Tail::Word))?;
+        let number = bytes[end..]
+            .iter()
+            .take(12)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        let token = (number >= 8 && bytes.get(end + number) == Some(&b':'))
+            .then(|| run(bytes, end + number + 1, Tail::Word))?;
         return (token >= 30).then_some((end, end + number + 1 + token));
     }
-    let length = bytes[end..].iter().take_while(|byte| Tail::Word.has(**byte) || **byte == b'/').count();
+    let length = bytes[end..]
+        .iter()
+        .take_while(|byte| Tail::Word.has(**byte) || **byte == b'/')
+        .count();
     (length >= 20).then_some((end, end + length))
 }
 
@@ -262,13 +365,23 @@ fn hook(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
 fn telegram(text: &str, out: &mut Vec<Span>) {
     let bytes = text.as_bytes();
     for (colon, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b':') {
-        let number = bytes[..colon].iter().rev().take(11).take_while(|byte| byte.is_ascii_digit()).count();
+        let number = bytes[..colon]
+            .iter()
+            .rev()
+            .take(11)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         if !(8..=10).contains(&number) {
             continue;
         }
         let token = run(&bytes[..bytes.len().min(colon + 41)], colon + 1, Tail::Word);
         if token == 35 && random(&bytes[colon + 1..colon + 36]) {
-            out.push(Span { start: colon - number, end: colon + 36, kind: Kind::Secret, score: 0.995 });
+            out.push(Span {
+                start: colon - number,
+                end: colon + 36,
+                kind: Kind::Secret,
+                score: 0.995,
+            });
         }
     }
 }

@@ -23,19 +23,52 @@ const PREFIXES: &[&str] = &[
 ];
 
 /// Endings of German and Dutch street names.
-const ENDINGS: &[&str] = &["straße", "strasse", "str.", "weg", "platz", "allee", "gasse", "damm", "ufer", "straat", "laan", "plein", "gracht", "kade", "singel", "dijk", "ring", "chaussee", "stieg", "steig"];
+const ENDINGS: &[&str] = &[
+    "straße", "strasse", "str.", "weg", "platz", "allee", "gasse", "damm", "ufer", "straat",
+    "laan", "plein", "gracht", "kade", "singel", "dijk", "ring", "chaussee", "stieg", "steig",
+];
 
 fn listed(list: &[&str], word: &str) -> bool {
     list.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
 fn capital(word: &str) -> bool {
-    word.chars().next().is_some_and(|letter| letter.is_uppercase() || letter.is_ascii_digit())
+    word.chars()
+        .next()
+        .is_some_and(|letter| letter.is_uppercase() || letter.is_ascii_digit())
 }
 
 fn particle(word: &str) -> bool {
-    matches!(word, "de" | "la" | "las" | "los" | "del" | "da" | "do" | "dos" | "das" | "des" | "du" | "di" | "della" | "dei" | "le" | "les" | "y" | "e" | "et" | "d'" | "l'" | "von" | "der" | "den" | "dem" | "the" | "of")
-        || word.starts_with("d'") || word.starts_with("l'")
+    matches!(
+        word,
+        "de" | "la"
+            | "las"
+            | "los"
+            | "del"
+            | "da"
+            | "do"
+            | "dos"
+            | "das"
+            | "des"
+            | "du"
+            | "di"
+            | "della"
+            | "dei"
+            | "le"
+            | "les"
+            | "y"
+            | "e"
+            | "et"
+            | "d'"
+            | "l'"
+            | "von"
+            | "der"
+            | "den"
+            | "dem"
+            | "the"
+            | "of"
+    ) || word.starts_with("d'")
+        || word.starts_with("l'")
 }
 
 /// The address whose house number is the word `start..end`.
@@ -47,7 +80,12 @@ pub(crate) fn around(text: &str, start: usize, end: usize) -> Option<Span> {
         Some(to) => (start, to),
         None => backward(text, start, end)?,
     };
-    Some(Span { start: from, end: tail(text, to), kind: Kind::Address, score: 0.75 })
+    Some(Span {
+        start: from,
+        end: tail(text, to),
+        kind: Kind::Address,
+        score: 0.75,
+    })
 }
 
 /// "221B Baker Street", "12 bis rue de la Paix": where the street's name ends.
@@ -70,7 +108,24 @@ fn forward(text: &str, start: usize, end: usize) -> Option<usize> {
             at += piece.len();
             continue;
         }
-        if index <= 1 && named == 0 && ["rue", "avenue", "boulevard", "place", "chemin", "allée", "impasse", "quai", "route", "cours", "passage", "square"].contains(&word) {
+        if index <= 1
+            && named == 0
+            && [
+                "rue",
+                "avenue",
+                "boulevard",
+                "place",
+                "chemin",
+                "allée",
+                "impasse",
+                "quai",
+                "route",
+                "cours",
+                "passage",
+                "square",
+            ]
+            .contains(&word)
+        {
             french = Some(());
         } else if french.is_some() {
             if capital(bare) {
@@ -79,15 +134,29 @@ fn forward(text: &str, start: usize, end: usize) -> Option<usize> {
                 return found;
             }
         } else {
-            let position = SUFFIXES.iter().position(|known| known.eq_ignore_ascii_case(word) || known.eq_ignore_ascii_case(bare));
+            let position = SUFFIXES.iter().position(|known| {
+                known.eq_ignore_ascii_case(word) || known.eq_ignore_ascii_case(bare)
+            });
             match position {
-                Some(rank) if named > 0 && capital(word) && (rank < STREETS || named >= 2 || last) => {
+                Some(rank)
+                    if named > 0 && capital(word) && (rank < STREETS || named >= 2 || last) =>
+                {
                     let dotted = word.len() > bare.len() && view.len() > at + word.len() - end;
                     let mut to = at + if dotted { word.len() } else { bare.len() };
                     // "Baker Street NW".
                     if !last {
-                        let next = text[to..].trim_start_matches(' ').split([' ', ',', '.']).next().unwrap_or("");
-                        if ["N", "S", "E", "W", "NE", "NW", "SE", "SW", "North", "South", "East", "West"].contains(&next) && text[to..].starts_with(' ') {
+                        let next = text[to..]
+                            .trim_start_matches(' ')
+                            .split([' ', ',', '.'])
+                            .next()
+                            .unwrap_or("");
+                        if [
+                            "N", "S", "E", "W", "NE", "NW", "SE", "SW", "North", "South", "East",
+                            "West",
+                        ]
+                        .contains(&next)
+                            && text[to..].starts_with(' ')
+                        {
                             to += 1 + next.len();
                         }
                     }
@@ -110,15 +179,26 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let from = text[..start].char_indices().rev().take(44).last()?.0;
     let head = text[from..start].trim_end_matches(' ');
     let head = head.trim_end_matches(|character: char| matches!(character, ',' | ' '));
-    let head = ["nº", "n°", "n.º", "no.", "numero", "número", "n."].iter().find_map(|mark| head.strip_suffix(mark)).unwrap_or(head);
+    let head = ["nº", "n°", "n.º", "no.", "numero", "número", "n."]
+        .iter()
+        .find_map(|mark| head.strip_suffix(mark))
+        .unwrap_or(head);
     let head = head.trim_end_matches([' ', ',']);
-    if !head.ends_with(|character: char| character.is_alphabetic() || character == '.') || head.len() + from == start {
+    if !head.ends_with(|character: char| character.is_alphabetic() || character == '.')
+        || head.len() + from == start
+    {
         return None;
     }
     let mut to = end;
     // "12 a", "12-14".
-    if text.as_bytes().get(to) == Some(&b'-') && text.as_bytes().get(to + 1).is_some_and(u8::is_ascii_digit) {
-        to += 1 + text.as_bytes()[to + 1..].iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
+    if text.as_bytes().get(to) == Some(&b'-')
+        && text.as_bytes().get(to + 1).is_some_and(u8::is_ascii_digit)
+    {
+        to += 1 + text.as_bytes()[to + 1..]
+            .iter()
+            .take(4)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
     }
     let mut begin = head.len();
     for index in 0..6 {
@@ -130,11 +210,25 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
         if word_at == 0 && from > 0 && !text[..from].ends_with(' ') {
             return None;
         }
-        let lower_end = |ending: &&str| word.len() > ending.len() && word.get(word.len() - ending.len()..).is_some_and(|tail| tail.eq_ignore_ascii_case(ending));
-        if index == 0 && capital(word) && ENDINGS.iter().any(|ending| lower_end(&ending)) && word.chars().count() > 5 {
+        let lower_end = |ending: &&str| {
+            word.len() > ending.len()
+                && word
+                    .get(word.len() - ending.len()..)
+                    .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
+        };
+        if index == 0
+            && capital(word)
+            && ENDINGS.iter().any(|ending| lower_end(&ending))
+            && word.chars().count() > 5
+        {
             return Some((from + word_at, to));
         }
-        if index == 0 && ["Straße", "Strasse", "Str.", "Weg", "Platz", "Allee", "Ring", "Damm"].contains(&word) {
+        if index == 0
+            && [
+                "Straße", "Strasse", "Str.", "Weg", "Platz", "Allee", "Ring", "Damm",
+            ]
+            .contains(&word)
+        {
             let earlier = head[..word_at].trim_end();
             let adjective = earlier.rfind(' ').map_or(0, |at| at + 1);
             return capital(&earlier[adjective..]).then_some((from + adjective, to));
@@ -156,11 +250,28 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
 
 /// Flat, city, state and postal code behind a street.
 fn tail(text: &str, mut end: usize) -> usize {
-    for word in ["Apt.", "Apt", "Apartment", "Suite", "Unit", "Flat", "Floor", "Ste", "Ste.", "#"] {
+    for word in [
+        "Apt.",
+        "Apt",
+        "Apartment",
+        "Suite",
+        "Unit",
+        "Flat",
+        "Floor",
+        "Ste",
+        "Ste.",
+        "#",
+    ] {
         let rest = text[end..].trim_start_matches([',', ' ']);
-        let Some(number) = rest.strip_prefix(word) else { continue };
+        let Some(number) = rest.strip_prefix(word) else {
+            continue;
+        };
         let number = number.trim_start_matches(' ');
-        let length = number.bytes().take(6).take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let length = number
+            .bytes()
+            .take(6)
+            .take_while(|byte| byte.is_ascii_alphanumeric())
+            .count();
         if length > 0 && text.len() - rest.len() - end <= 2 {
             end = text.len() - number.len() + length;
             break;
@@ -168,8 +279,14 @@ fn tail(text: &str, mut end: usize) -> usize {
     }
     // ", Springfield, IL 62701"
     let rest = &text[end..];
-    let Some(city) = rest.strip_prefix(", ") else { return end };
-    let city_end = city.char_indices().take(26).find(|(_, character)| *character == ',' || character.is_ascii_digit() || *character == '.').map(|(at, _)| at);
+    let Some(city) = rest.strip_prefix(", ") else {
+        return end;
+    };
+    let city_end = city
+        .char_indices()
+        .take(26)
+        .find(|(_, character)| *character == ',' || character.is_ascii_digit() || *character == '.')
+        .map(|(at, _)| at);
     let Some(city_end) = city_end else { return end };
     let after = city[city_end..].trim_start_matches([',', ' ']);
     let bytes = after.as_bytes();
@@ -177,8 +294,17 @@ fn tail(text: &str, mut end: usize) -> usize {
         [a, b, b' ', zip @ ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => (3, zip),
         _ => return end,
     };
-    let digits = zip.iter().take(5).take_while(|byte| byte.is_ascii_digit()).count();
-    if digits < 5 || !city[..city_end].split(' ').filter(|word| !word.is_empty()).all(capital) {
+    let digits = zip
+        .iter()
+        .take(5)
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    if digits < 5
+        || !city[..city_end]
+            .split(' ')
+            .filter(|word| !word.is_empty())
+            .all(capital)
+    {
         return end;
     }
     let mut to = text.len() - after.len() + state + 5;

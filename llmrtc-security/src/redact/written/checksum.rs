@@ -23,17 +23,23 @@ pub(crate) fn luhn(digits: &[u8]) -> bool {
 
 /// Remainder by 97 of digits and letters, where A is 10 and Z is 35.
 pub(crate) fn mod97(characters: impl IntoIterator<Item = u8>) -> u32 {
-    characters.into_iter().fold(0, |rest, character| match character {
-        b'0'..=b'9' => (rest * 10 + u32::from(character - b'0')) % 97,
-        b'A'..=b'Z' => (rest * 100 + u32::from(character - b'A') + 10) % 97,
-        b'a'..=b'z' => (rest * 100 + u32::from(character - b'a') + 10) % 97,
-        _ => rest,
-    })
+    characters
+        .into_iter()
+        .fold(0, |rest, character| match character {
+            b'0'..=b'9' => (rest * 10 + u32::from(character - b'0')) % 97,
+            b'A'..=b'Z' => (rest * 100 + u32::from(character - b'A') + 10) % 97,
+            b'a'..=b'z' => (rest * 100 + u32::from(character - b'a') + 10) % 97,
+            _ => rest,
+        })
 }
 
 /// Sum of digit times weight, for as many as there are weights.
 pub(crate) fn weighted(digits: &[u8], weights: &[u32]) -> u32 {
-    digits.iter().zip(weights).map(|(digit, weight)| u32::from(digit - b'0') * weight).sum()
+    digits
+        .iter()
+        .zip(weights)
+        .map(|(digit, weight)| u32::from(digit - b'0') * weight)
+        .sum()
 }
 
 fn digit(digits: &[u8], at: usize) -> u32 {
@@ -55,19 +61,25 @@ pub(crate) fn verhoeff(digits: &[u8]) -> bool {
         [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
     ];
     const STEP: [u8; 10] = [1, 5, 7, 6, 2, 8, 3, 0, 9, 4];
-    let check = digits.iter().rev().enumerate().fold(0u8, |check, (at, digit)| {
-        let mut value = digit - b'0';
-        for _ in 0..at % 8 {
-            value = STEP[usize::from(value)];
-        }
-        PRODUCT[usize::from(check)][usize::from(value)]
-    });
+    let check = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .fold(0u8, |check, (at, digit)| {
+            let mut value = digit - b'0';
+            for _ in 0..at % 8 {
+                value = STEP[usize::from(value)];
+            }
+            PRODUCT[usize::from(check)][usize::from(value)]
+        });
     check == 0
 }
 
 /// ISO 7064 mod 11-10 with the check digit last: German tax id, Croatian OIB.
 pub(crate) fn mod11_10(digits: &[u8]) -> bool {
-    let Some((last, body)) = digits.split_last() else { return false };
+    let Some((last, body)) = digits.split_last() else {
+        return false;
+    };
     let product = body.iter().fold(10, |product, digit| {
         let sum = (u32::from(digit - b'0') + product) % 10;
         (if sum == 0 { 10 } else { sum }) * 2 % 11
@@ -90,7 +102,9 @@ pub(crate) fn german_tax_id(digits: &[u8]) -> bool {
 /// Brazilian CPF: two check digits.
 pub(crate) fn cpf(digits: &[u8]) -> bool {
     let check = |upto: usize| {
-        let sum: u32 = (0..upto).map(|at| digit(digits, at) * (upto as u32 + 1 - at as u32)).sum();
+        let sum: u32 = (0..upto)
+            .map(|at| digit(digits, at) * (upto as u32 + 1 - at as u32))
+            .sum();
         sum * 10 % 11 % 10 == digit(digits, upto)
     };
     digits.len() == 11 && !uniform(digits) && check(9) && check(10)
@@ -111,15 +125,18 @@ pub(crate) fn nir(characters: &[u8]) -> bool {
     if characters.len() != 15 || !matches!(characters[0], b'1'..=b'4' | b'7' | b'8') {
         return false;
     }
-    let number = characters[..13].iter().enumerate().try_fold(0u64, |number, (at, character)| {
-        match (at, character) {
-            (_, b'0'..=b'9') => Some(number * 10 + u64::from(character - b'0')),
-            (6, b'A' | b'a') => Some(number * 10 + 9 - 10),
-            (6, b'B' | b'b') => Some(number * 10 + 8 - 10),
-            _ => None,
-        }
-    });
-    let (Some(number), [tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = (number, &characters[13..]) else {
+    let number =
+        characters[..13]
+            .iter()
+            .enumerate()
+            .try_fold(0u64, |number, (at, character)| match (at, character) {
+                (_, b'0'..=b'9') => Some(number * 10 + u64::from(character - b'0')),
+                (6, b'A' | b'a') => Some(number * 10 + 9 - 10),
+                (6, b'B' | b'b') => Some(number * 10 + 8 - 10),
+                _ => None,
+            });
+    let (Some(number), [tens @ b'0'..=b'9', ones @ b'0'..=b'9']) = (number, &characters[13..])
+    else {
         return false;
     };
     97 - number % 97 == u64::from(tens - b'0') * 10 + u64::from(ones - b'0')
@@ -130,13 +147,17 @@ pub(crate) fn dni(characters: &[u8]) -> bool {
     if characters.len() != 9 {
         return false;
     }
-    let number = characters[..8].iter().enumerate().try_fold(0u32, |number, (at, character)| {
-        match (at, character.to_ascii_uppercase()) {
-            (_, digit @ b'0'..=b'9') => Some(number * 10 + u32::from(digit - b'0')),
-            (0, letter @ b'X'..=b'Z') => Some(u32::from(letter - b'X')),
-            _ => None,
-        }
-    });
+    let number =
+        characters[..8]
+            .iter()
+            .enumerate()
+            .try_fold(0u32, |number, (at, character)| {
+                match (at, character.to_ascii_uppercase()) {
+                    (_, digit @ b'0'..=b'9') => Some(number * 10 + u32::from(digit - b'0')),
+                    (0, letter @ b'X'..=b'Z') => Some(u32::from(letter - b'X')),
+                    _ => None,
+                }
+            });
     number.is_some_and(|number| {
         b"TRWAGMYFPDXBNJZSQVHLCKE"[number as usize % 23] == characters[8].to_ascii_uppercase()
     })
@@ -162,7 +183,8 @@ pub(crate) fn pesel(digits: &[u8]) -> bool {
     digits.len() == 11
         && (1..=12).contains(&month)
         && (1..=31).contains(&day)
-        && (weighted(digits, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3]) + digit(digits, 10)).is_multiple_of(10)
+        && (weighted(digits, &[1, 3, 7, 9, 1, 3, 7, 9, 1, 3]) + digit(digits, 10))
+            .is_multiple_of(10)
 }
 
 /// EAN-13, which the Swiss AHV number uses.
@@ -187,7 +209,9 @@ pub(crate) fn chinese_id(characters: &[u8]) -> bool {
 
 /// Chilean RUT: body and a check character, which may be K.
 pub(crate) fn rut(characters: &[u8]) -> bool {
-    let Some((last, body)) = characters.split_last() else { return false };
+    let Some((last, body)) = characters.split_last() else {
+        return false;
+    };
     if !matches!(body.len(), 7 | 8) || !body.iter().all(u8::is_ascii_digit) {
         return false;
     }
@@ -208,7 +232,10 @@ pub(crate) fn rut(characters: &[u8]) -> bool {
 /// Argentine CUIT or CUIL.
 pub(crate) fn cuit(digits: &[u8]) -> bool {
     digits.len() == 11
-        && matches!(&digits[..2], b"20" | b"23" | b"24" | b"27" | b"30" | b"33" | b"34")
+        && matches!(
+            &digits[..2],
+            b"20" | b"23" | b"24" | b"27" | b"30" | b"33" | b"34"
+        )
         && match 11 - weighted(digits, &[5, 4, 3, 2, 7, 6, 5, 4, 3, 2]) % 11 {
             11 => digit(digits, 10) == 0,
             10 => digit(digits, 10) == 9,
@@ -262,7 +289,9 @@ pub(crate) fn finnish(digits: &[u8], check: u8) -> bool {
         && (1..=31).contains(&weighted(&digits[..2], &[10, 1]))
         && (1..=12).contains(&weighted(&digits[2..4], &[10, 1]))
         && {
-            let number = digits.iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+            let number = digits
+                .iter()
+                .fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
             b"0123456789ABCDEFHJKLMNPRSTUVWXY"[number as usize % 31] == check.to_ascii_uppercase()
         }
 }
@@ -272,7 +301,8 @@ pub(crate) fn codice_fiscale(characters: &[u8]) -> bool {
     const SHAPE: &[u8; 16] = b"AAAAAADDADDADDDA";
     // In the odd places (first, third, …) characters count by this table, digits like the letters of the same rank.
     const ODD: [u8; 26] = [
-        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24, 23,
+        1, 0, 5, 7, 9, 13, 15, 17, 19, 21, 2, 4, 18, 20, 11, 3, 6, 8, 12, 14, 16, 10, 22, 25, 24,
+        23,
     ];
     if characters.len() != 16 {
         return false;
@@ -287,7 +317,11 @@ pub(crate) fn codice_fiscale(characters: &[u8]) -> bool {
             _ => return false,
         };
         if at < 15 {
-            sum += u32::from(if at % 2 == 0 { ODD[usize::from(rank)] } else { rank });
+            sum += u32::from(if at % 2 == 0 {
+                ODD[usize::from(rank)]
+            } else {
+                rank
+            });
         } else {
             return sum % 26 == u32::from(rank);
         }
@@ -306,10 +340,16 @@ pub(crate) fn curp(characters: &[u8]) -> bool {
     {
         return false;
     }
-    let sum: Option<usize> = characters[..17].iter().enumerate().try_fold(0, |sum, (at, character)| {
-        let value = VALUES.iter().position(|known| *known == character.to_ascii_uppercase())?;
-        Some(sum + value * (18 - at))
-    });
+    let sum: Option<usize> =
+        characters[..17]
+            .iter()
+            .enumerate()
+            .try_fold(0, |sum, (at, character)| {
+                let value = VALUES
+                    .iter()
+                    .position(|known| *known == character.to_ascii_uppercase())?;
+                Some(sum + value * (18 - at))
+            });
     sum.is_some_and(|sum| characters[17] == b'0' + ((10 - sum % 10) % 10) as u8)
 }
 
@@ -353,7 +393,8 @@ pub(crate) fn iban_length(first: u8, second: u8) -> Option<usize> {
         b"LY" | b"PT" | b"ST" => 25,
         b"IS" | b"TR" => 26,
         b"BI" | b"DJ" | b"FR" | b"GR" | b"IT" | b"MC" | b"MR" | b"SM" => 27,
-        b"AL" | b"AZ" | b"BY" | b"CY" | b"DO" | b"GT" | b"HN" | b"HU" | b"LB" | b"NI" | b"PL" | b"SV" => 28,
+        b"AL" | b"AZ" | b"BY" | b"CY" | b"DO" | b"GT" | b"HN" | b"HU" | b"LB" | b"NI" | b"PL"
+        | b"SV" => 28,
         b"BR" | b"EG" | b"PS" | b"QA" | b"UA" => 29,
         b"JO" | b"KW" | b"MU" | b"YE" => 30,
         b"MT" | b"SC" => 31,

@@ -159,7 +159,10 @@ impl<'t> Cues<'t> {
     /// The nearest cue that ends within [`REACH`] bytes before `start`; otherwise the one that follows at once ("… is my PIN"), `end` being where
     /// the candidate ends. Candidates come from left to right.
     pub(crate) fn around(&mut self, start: usize, end: usize) -> Option<Cue> {
-        self.before(start).map(|found| found.cue).or_else(|| self.after(end)).or(self.previous)
+        self.before(start)
+            .map(|found| found.cue)
+            .or_else(|| self.after(end))
+            .or(self.previous)
     }
 
     /// The nearest cue that ends within [`REACH`] bytes before `start`.
@@ -183,8 +186,9 @@ impl<'t> Cues<'t> {
     }
 
     fn advance(&mut self, upto: usize) {
-        let matches =
-            self.matches.get_or_insert_with(|| AUTOMATON.0.find_iter(self.text.as_bytes()));
+        let matches = self
+            .matches
+            .get_or_insert_with(|| AUTOMATON.0.find_iter(self.text.as_bytes()));
         loop {
             match self.ahead.take() {
                 Some(found) if found.end > upto => {
@@ -210,16 +214,32 @@ impl<'t> Cues<'t> {
     /// "1234 is my PIN", "1234 (PIN)".
     fn after(&self, end: usize) -> Option<Cue> {
         const LINKS: &[&str] = &[
-            " is my ", " is the ", " as my ", " was my ", "'s my ", " es mi ", " est mon ", " est ma ", " ist meine ", " ist mein ", " é o meu ", " é meu ", " è il mio ", " (",
+            " is my ",
+            " is the ",
+            " as my ",
+            " was my ",
+            "'s my ",
+            " es mi ",
+            " est mon ",
+            " est ma ",
+            " ist meine ",
+            " ist mein ",
+            " é o meu ",
+            " é meu ",
+            " è il mio ",
+            " (",
         ];
         let rest = self.text.get(end..)?;
         let rest = LINKS.iter().find_map(|link| rest.strip_prefix(link))?;
         let word_end = rest.char_indices().nth(22).map_or(rest.len(), |(at, _)| at);
         let offset = self.text.len() - rest.len();
         let seen = &self.text[..offset + word_end];
-        let found = AUTOMATON.0.find(aho_corasick::Input::new(seen).range(offset..))?;
-        (found.start() - offset <= 8 && whole_word(self.text.as_bytes(), found.start(), found.end()))
-            .then(|| AUTOMATON.1[found.pattern().as_usize()])
+        let found = AUTOMATON
+            .0
+            .find(aho_corasick::Input::new(seen).range(offset..))?;
+        (found.start() - offset <= 8
+            && whole_word(self.text.as_bytes(), found.start(), found.end()))
+        .then(|| AUTOMATON.1[found.pattern().as_usize()])
     }
 }
 
@@ -255,13 +275,22 @@ mod tests {
     fn the_nearest_cue_counts_then_what_follows_then_the_question() {
         let check = |text: &str, previous: Option<&str>| {
             let at = text.find(|c: char| c.is_ascii_digit()).expect("a number");
-            let end = at + text[at..].find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len() - at);
+            let end = at
+                + text[at..]
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(text.len() - at);
             Cues::new(text, previous).around(at, end)
         };
         assert_eq!(check("my card has the pin 1234", None), Some(Cue::Pin));
         assert_eq!(check("1234 is my PIN", None), Some(Cue::Pin));
         assert_eq!(check("spinning 1234", None), None);
-        assert_eq!(check("1234", Some("What is your passport number?")), Some(Cue::Passport));
-        assert_eq!(check("order number 1234", Some("Passport?")), Some(Cue::Harmless));
+        assert_eq!(
+            check("1234", Some("What is your passport number?")),
+            Some(Cue::Passport)
+        );
+        assert_eq!(
+            check("order number 1234", Some("Passport?")),
+            Some(Cue::Harmless)
+        );
     }
 }

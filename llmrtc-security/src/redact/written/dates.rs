@@ -54,15 +54,20 @@ fn is_month(word: &str) -> bool {
 pub(crate) fn in_words(text: &str, from: usize) -> Option<(usize, usize)> {
     let view = horizon(text, from);
     let words = || {
-        view.split_inclusive([' ', '\u{a0}']).scan(0usize, |at, piece| {
-            let start = *at;
-            *at += piece.len();
-            Some((start, piece.trim_end_matches([' ', '\u{a0}'])))
-        })
+        view.split_inclusive([' ', '\u{a0}'])
+            .scan(0usize, |at, piece| {
+                let start = *at;
+                *at += piece.len();
+                Some((start, piece.trim_end_matches([' ', '\u{a0}'])))
+            })
     };
-    let core = |word: &'_ str| word.trim_matches([',', '.', ';', ':', '(', ')', '?', '!']).len();
-    let (index, (month_at, month)) =
-        words().enumerate().find(|(_, (_, word))| is_month(word.trim_matches([',', '(', ';', ':'])))?;
+    let core = |word: &'_ str| {
+        word.trim_matches([',', '.', ';', ':', '(', ')', '?', '!'])
+            .len()
+    };
+    let (index, (month_at, month)) = words()
+        .enumerate()
+        .find(|(_, (_, word))| is_month(word.trim_matches([',', '(', ';', ':'])))?;
     if index > 6 {
         return None;
     }
@@ -110,9 +115,14 @@ fn is_day(word: &str) -> bool {
 }
 
 fn is_year(word: &str) -> bool {
-    matches!(digits(word).parse(), Ok(1850..=2150u32)) || word.strip_prefix(['\'', '’']).is_some_and(|word| digits(word).len() == 2)
+    matches!(digits(word).parse(), Ok(1850..=2150u32))
+        || word
+            .strip_prefix(['\'', '’'])
+            .is_some_and(|word| digits(word).len() == 2)
 }
 
 fn is_link(word: &str) -> bool {
-    ["of", "de", "del", "the", "in", "do", "di", "van"].iter().any(|link| link.eq_ignore_ascii_case(word))
+    ["of", "de", "del", "the", "in", "do", "di", "van"]
+        .iter()
+        .any(|link| link.eq_ignore_ascii_case(word))
 }

@@ -24,7 +24,11 @@ impl Code {
     /// Reads ASCII letters and digits from `start`, skipping single blanks, hyphens and dots between them, up to `most` of them.
     fn read(text: &str, start: usize, most: usize) -> Self {
         let view = &text.as_bytes()[..start + horizon(text, start).len()];
-        let mut code = Self { characters: [0; LONGEST], length: 0, ends: [0; LONGEST] };
+        let mut code = Self {
+            characters: [0; LONGEST],
+            length: 0,
+            ends: [0; LONGEST],
+        };
         let mut at = start;
         while code.length < most.min(LONGEST) {
             match view.get(at) {
@@ -33,7 +37,8 @@ impl Code {
                     code.ends[code.length] = at + 1;
                     code.length += 1;
                 }
-                Some(b' ' | b'-' | b'.') if view.get(at + 1).is_some_and(u8::is_ascii_alphanumeric) => {}
+                Some(b' ' | b'-' | b'.')
+                    if view.get(at + 1).is_some_and(u8::is_ascii_alphanumeric) => {}
                 _ => break,
             }
             at += 1;
@@ -42,7 +47,8 @@ impl Code {
     }
 
     fn first(&self, count: usize) -> Option<(&[u8], usize)> {
-        (count > 0 && count <= self.length).then(|| (&self.characters[..count], self.ends[count - 1]))
+        (count > 0 && count <= self.length)
+            .then(|| (&self.characters[..count], self.ends[count - 1]))
     }
 }
 
@@ -61,11 +67,20 @@ pub(crate) fn judge(text: &str, start: usize, end: usize, cues: &mut Cues<'_>) -
     if word.len() > 34 || !word.is_ascii() {
         return None;
     }
-    let span = |end: usize, kind: Kind, score: f32| Some(Span { start, end, kind, score });
+    let span = |end: usize, kind: Kind, score: f32| {
+        Some(Span {
+            start,
+            end,
+            kind,
+            score,
+        })
+    };
     if let Some((end, score)) = iban(text, start, word) {
         return span(end, Kind::Iban, score);
     }
-    if word_ends(text, end) && let Some(score) = compact(word) {
+    if word_ends(text, end)
+        && let Some(score) = compact(word)
+    {
         return span(end, Kind::NationalId, score);
     }
     if let Some((end, score)) = spaced(text, start, word, end) {
@@ -78,8 +93,14 @@ pub(crate) fn judge(text: &str, start: usize, end: usize, cues: &mut Cues<'_>) -
 }
 
 fn iban(text: &str, start: usize, word: &[u8]) -> Option<(usize, f32)> {
-    let [first, second, tens, ones, ..] = word else { return None };
-    if !(first.is_ascii_alphabetic() && second.is_ascii_alphabetic() && tens.is_ascii_digit() && ones.is_ascii_digit()) {
+    let [first, second, tens, ones, ..] = word else {
+        return None;
+    };
+    if !(first.is_ascii_alphabetic()
+        && second.is_ascii_alphabetic()
+        && tens.is_ascii_digit()
+        && ones.is_ascii_digit())
+    {
         return None;
     }
     let length = check::iban_length(*first, *second)?;
@@ -93,7 +114,10 @@ fn iban(text: &str, start: usize, word: &[u8]) -> Option<(usize, f32)> {
     }
     // Made up, misheard or mistyped: country, length and grouping still say what it was meant to be.
     let grouped = (text.as_bytes()[start..end].get(4) == Some(&b' ')) || word.len() == length;
-    let digits = characters[4..].iter().filter(|byte| byte.is_ascii_digit()).count();
+    let digits = characters[4..]
+        .iter()
+        .filter(|byte| byte.is_ascii_digit())
+        .count();
     (grouped && first.is_ascii_uppercase() && digits >= 8).then_some((end, 0.85))
 }
 
@@ -115,7 +139,10 @@ fn compact(word: &[u8]) -> Option<f32> {
         // Indian PAN: the fourth letter is the kind of holder.
         10 if shape(b"AAAAA0000A") && b"ABCFGHLJPTK".contains(&word[3]) => Some(0.85),
         // Taiwan, Croatia's neighbours and others have checks that are not worth their false alarms here.
-        11 if word[..6].iter().all(u8::is_ascii_digit) && b"ABCDEFUVWXY".contains(&word[6]) && word[7..10].iter().all(u8::is_ascii_digit) => {
+        11 if word[..6].iter().all(u8::is_ascii_digit)
+            && b"ABCDEFUVWXY".contains(&word[6])
+            && word[7..10].iter().all(u8::is_ascii_digit) =>
+        {
             let mut digits = [0; 9];
             digits[..6].copy_from_slice(&word[..6]);
             digits[6..].copy_from_slice(&word[7..10]);
@@ -124,7 +151,13 @@ fn compact(word: &[u8]) -> Option<f32> {
         // German social insurance: area, birth date, letter, serial.
         12 if shape(b"00000000A000") && day(2) && month(4) => Some(0.85),
         // Mexican RFC.
-        13 if word[..4].iter().all(u8::is_ascii_uppercase) && word[4..10].iter().all(u8::is_ascii_digit) && month(6) && day(8) => Some(0.85),
+        13 if word[..4].iter().all(u8::is_ascii_uppercase)
+            && word[4..10].iter().all(u8::is_ascii_digit)
+            && month(6)
+            && day(8) =>
+        {
+            Some(0.85)
+        }
         15 if check::nir(word) => Some(0.95),
         16 if check::codice_fiscale(word) => Some(0.95),
         16 if shape(b"AAAAAA00A00A000A") => Some(0.9),
@@ -141,7 +174,10 @@ fn nino(characters: &[u8]) -> bool {
         && characters[..2].iter().all(|byte| byte.is_ascii_uppercase())
         && (!b"DFIUV".contains(&characters[0]) || &characters[..2] == b"QQ")
         && !b"DFIOUV".contains(&characters[1])
-        && !matches!(&characters[..2], b"BG" | b"GB" | b"NK" | b"KN" | b"TN" | b"NT")
+        && !matches!(
+            &characters[..2],
+            b"BG" | b"GB" | b"NK" | b"KN" | b"TN" | b"NT"
+        )
         && characters[2..8].iter().all(u8::is_ascii_digit)
         && (matches!(characters[8], b'A'..=b'D') || &characters[..2] == b"ZZ")
 }
@@ -158,12 +194,18 @@ fn spaced(text: &str, start: usize, word: &[u8], word_end: usize) -> Option<(usi
         if nino(characters) && upper {
             return Some((end, 0.9));
         }
-        if check::dni(characters) && end - start <= 12 && text.as_bytes()[end - 1].is_ascii_uppercase() {
+        if check::dni(characters)
+            && end - start <= 12
+            && text.as_bytes()[end - 1].is_ascii_uppercase()
+        {
             return Some((end, 0.85));
         }
     }
     // Hong Kong: A123456(3).
-    if word.len() == 7 && word[0].is_ascii_uppercase() && word[1..].iter().all(u8::is_ascii_digit) && let [b'(', check, b')', ..] = &text.as_bytes()[word_end..]
+    if word.len() == 7
+        && word[0].is_ascii_uppercase()
+        && word[1..].iter().all(u8::is_ascii_digit)
+        && let [b'(', check, b')', ..] = &text.as_bytes()[word_end..]
         && (check.is_ascii_digit() || *check == b'A')
     {
         return Some((word_end + 3, 0.9));
@@ -176,21 +218,44 @@ fn spaced(text: &str, start: usize, word: &[u8], word_end: usize) -> Option<(usi
 pub(crate) fn spaced_nino(text: &str, group: usize) -> Option<Span> {
     let start = group.checked_sub(3)?;
     let bytes = text.as_bytes();
-    let open = start == 0 || !(bytes[start - 1].is_ascii_alphanumeric() || bytes[start - 1] >= 0x80);
-    if !(open && bytes[start].is_ascii_uppercase() && bytes[start + 1].is_ascii_uppercase() && matches!(bytes[start + 2], b' ' | b'-')) {
+    let open =
+        start == 0 || !(bytes[start - 1].is_ascii_alphanumeric() || bytes[start - 1] >= 0x80);
+    if !(open
+        && bytes[start].is_ascii_uppercase()
+        && bytes[start + 1].is_ascii_uppercase()
+        && matches!(bytes[start + 2], b' ' | b'-'))
+    {
         return None;
     }
     let code = Code::read(text, start, 9);
     let (characters, end) = code.first(9)?;
-    (nino(characters) && bytes[end - 1].is_ascii_uppercase() && word_ends(text, end)).then_some(Span { start, end, kind: Kind::NationalId, score: 0.9 })
+    (nino(characters) && bytes[end - 1].is_ascii_uppercase() && word_ends(text, end)).then_some(
+        Span {
+            start,
+            end,
+            kind: Kind::NationalId,
+            score: 0.9,
+        },
+    )
 }
 
 /// A group of six to nine digits with a check letter behind a hyphen or blank: "12345678-Z", "12.345.678-K", "131052-308T".
 pub(crate) fn with_check_letter(text: &str, start: usize) -> Option<Span> {
     let code = Code::read(text, start, 11);
     let bytes = text.as_bytes();
-    let span = |end: usize, score: f32| Some(Span { start, end, kind: Kind::NationalId, score });
-    if let Some((characters, end)) = code.first(9) && word_ends(text, end) && bytes[end - 1].is_ascii_uppercase() && bytes[end - 2] != b'.' {
+    let span = |end: usize, score: f32| {
+        Some(Span {
+            start,
+            end,
+            kind: Kind::NationalId,
+            score,
+        })
+    };
+    if let Some((characters, end)) = code.first(9)
+        && word_ends(text, end)
+        && bytes[end - 1].is_ascii_uppercase()
+        && bytes[end - 2] != b'.'
+    {
         if check::dni(characters) && end - start <= 12 {
             return span(end, 0.9);
         }
@@ -198,9 +263,16 @@ pub(crate) fn with_check_letter(text: &str, start: usize) -> Option<Span> {
             return span(end, 0.9);
         }
     }
-    if let Some((characters, end)) = code.first(10) && end - start == 11 && matches!(bytes[start + 6], b'-' | b'+') && word_ends(text, end) {
+    if let Some((characters, end)) = code.first(10)
+        && end - start == 11
+        && matches!(bytes[start + 6], b'-' | b'+')
+        && word_ends(text, end)
+    {
         let (digits, letter) = characters.split_at(9);
-        if digits.iter().all(u8::is_ascii_digit) && letter[0].is_ascii_alphabetic() && check::finnish(digits, letter[0]) {
+        if digits.iter().all(u8::is_ascii_digit)
+            && letter[0].is_ascii_alphabetic()
+            && check::finnish(digits, letter[0])
+        {
             return span(end, 0.9);
         }
     }
@@ -213,20 +285,27 @@ fn postcode(text: &str, start: usize, word: &[u8], end: usize) -> Option<usize> 
     let rest = &text.as_bytes()[end..];
     // Canada: K1A 0B1.
     if let [a, b, c] = word
-        && a.is_ascii_uppercase() && b.is_ascii_digit() && c.is_ascii_uppercase()
+        && a.is_ascii_uppercase()
+        && b.is_ascii_digit()
+        && c.is_ascii_uppercase()
         && let [b' ' | b'-', d, e, f, ..] = rest
-        && d.is_ascii_digit() && e.is_ascii_uppercase() && f.is_ascii_digit()
-        && !b"DFIOQUWZ".contains(a) && !b"DFIOQU".contains(c) && !b"DFIOQU".contains(e)
+        && d.is_ascii_digit()
+        && e.is_ascii_uppercase()
+        && f.is_ascii_digit()
+        && !b"DFIOQUWZ".contains(a)
+        && !b"DFIOQU".contains(c)
+        && !b"DFIOQU".contains(e)
         && word_ends(text, end + 4)
     {
         return Some(end + 4);
     }
     // Britain: SW1A 1AA, in one word or two.
-    let inward = |bytes: &[u8]| {
-        matches!(bytes, [digit, x, y] if digit.is_ascii_digit() && x.is_ascii_uppercase() && y.is_ascii_uppercase() && !b"CIKMOV".contains(x) && !b"CIKMOV".contains(y))
-    };
+    let inward = |bytes: &[u8]| matches!(bytes, [digit, x, y] if digit.is_ascii_digit() && x.is_ascii_uppercase() && y.is_ascii_uppercase() && !b"CIKMOV".contains(x) && !b"CIKMOV".contains(y));
     let outward = |bytes: &[u8]| {
-        let letters = bytes.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
+        let letters = bytes
+            .iter()
+            .take_while(|byte| byte.is_ascii_uppercase())
+            .count();
         let area = std::str::from_utf8(&bytes[..letters]).unwrap_or("");
         (1..=2).contains(&letters)
             && AREAS.split(' ').any(|known| known == area)
@@ -235,13 +314,21 @@ fn postcode(text: &str, start: usize, word: &[u8], end: usize) -> Option<usize> 
                 && AREAS.split(' ').any(|known| known == area)
                 && matches!(&bytes[letters..], [d, e] if d.is_ascii_digit() && e.is_ascii_alphanumeric())
     };
-    if (2..=4).contains(&word.len()) && outward(word) && rest.first() == Some(&b' ') && rest.len() >= 4 && inward(&rest[1..4]) && word_ends(text, end + 4) {
+    if (2..=4).contains(&word.len())
+        && outward(word)
+        && rest.first() == Some(&b' ')
+        && rest.len() >= 4
+        && inward(&rest[1..4])
+        && word_ends(text, end + 4)
+    {
         return Some(end + 4);
     }
     let split = word.len().checked_sub(3)?;
-    let one_word = (5..=7).contains(&word.len()) && outward(&word[..split]) && inward(&word[split..]);
+    let one_word =
+        (5..=7).contains(&word.len()) && outward(&word[..split]) && inward(&word[split..]);
     // In one word only for the long forms; "M25XY" may be anything.
-    (one_word && word.len() >= 6 && word_ends(text, end) && start + word.len() == end).then_some(end)
+    (one_word && word.len() >= 6 && word_ends(text, end) && start + word.len() == end)
+        .then_some(end)
 }
 
 /// What a cue announces: passports, licences, national ids, accounts.
@@ -267,7 +354,8 @@ fn announced(text: &str, start: usize, word_end: usize, cues: &mut Cues<'_>) -> 
             length += 1;
             digits += usize::from(byte.is_ascii_digit());
             end = at + 1;
-        } else if !(matches!(byte, b'-' | b'/' | b'.') && bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric)
+        } else if !(matches!(byte, b'-' | b'/' | b'.')
+            && bytes.get(at + 1).is_some_and(u8::is_ascii_alphanumeric)
             || byte == b' ' && next_is_code(&bytes[at + 1..limit]))
         {
             break;
@@ -275,12 +363,25 @@ fn announced(text: &str, start: usize, word_end: usize, cues: &mut Cues<'_>) -> 
         at += 1;
     }
     let shouted = !bytes[start..end].iter().any(u8::is_ascii_lowercase);
-    ((least..=most).contains(&length) && word_ends(text, end) && (digits >= 3 || kind == Kind::Bic || kind == Kind::Postcode) && (shouted || digits >= 4))
-        .then_some(Span { start, end, kind, score })
+    ((least..=most).contains(&length)
+        && word_ends(text, end)
+        && (digits >= 3 || kind == Kind::Bic || kind == Kind::Postcode)
+        && (shouted || digits >= 4))
+        .then_some(Span {
+            start,
+            end,
+            kind,
+            score,
+        })
 }
 
 /// Whether the next word is of capitals and digits, at least one digit among them.
 fn next_is_code(rest: &[u8]) -> bool {
-    let word = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-    (1..=6).contains(&word) && rest[..word].iter().any(u8::is_ascii_digit) && !rest[..word].iter().any(u8::is_ascii_lowercase)
+    let word = rest
+        .iter()
+        .take_while(|byte| byte.is_ascii_alphanumeric())
+        .count();
+    (1..=6).contains(&word)
+        && rest[..word].iter().any(u8::is_ascii_digit)
+        && !rest[..word].iter().any(u8::is_ascii_lowercase)
 }

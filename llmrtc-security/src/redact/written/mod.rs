@@ -60,7 +60,9 @@ const CLASSES: [u8; 256] = {
 
 impl Seen {
     fn of(text: &str) -> Self {
-        let seen = text.bytes().fold(0, |seen, byte| seen | CLASSES[usize::from(byte)]);
+        let seen = text
+            .bytes()
+            .fold(0, |seen, byte| seen | CLASSES[usize::from(byte)]);
         Self {
             digit: seen & DIGIT != 0,
             at: seen & AT != 0,
@@ -90,7 +92,9 @@ fn glued(bytes: &[u8], start: usize) -> bool {
     let before = |back: usize| start.checked_sub(back).map(|at| bytes[at]);
     let word = |byte: Option<u8>| byte.is_some_and(|byte| CLASSES[usize::from(byte)] & WORD != 0);
     match before(1) {
-        Some(b'-' | b'.' | b'_' | b'/' | b'\\' | b'~' | b'&') => word(before(2)) || before(2) == Some(b')'),
+        Some(b'-' | b'.' | b'_' | b'/' | b'\\' | b'~' | b'&') => {
+            word(before(2)) || before(2) == Some(b')')
+        }
         Some(b'@') => true,
         Some(b':' | b',' | b'\'') => before(2).is_some_and(|byte| byte.is_ascii_digit()),
         _ => false,
@@ -114,7 +118,9 @@ fn words(text: &str, context: &Context<'_>, out: &mut Vec<Span>) {
                     continue;
                 }
                 if bytes[at..].starts_with(b"::")
-                    && !at.checked_sub(1).is_some_and(|before| CLASSES[usize::from(bytes[before])] & (WORD | COLON) != 0)
+                    && !at.checked_sub(1).is_some_and(|before| {
+                        CLASSES[usize::from(bytes[before])] & (WORD | COLON) != 0
+                    })
                     && let Some(span) = net::colons(text, at)
                 {
                     at = span.end;
@@ -140,7 +146,14 @@ fn words(text: &str, context: &Context<'_>, out: &mut Vec<Span>) {
             continue;
         }
         let mut end = at;
-        if let Some(span) = word(text, (start, &mut end), digits, context, &mut cues, &mut memory) {
+        if let Some(span) = word(
+            text,
+            (start, &mut end),
+            digits,
+            context,
+            &mut cues,
+            &mut memory,
+        ) {
             end = end.max(span.end);
             out.push(span);
         }
@@ -160,19 +173,27 @@ fn wide_word(
 ) -> usize {
     let mut at = start;
     while at < end {
-        let Some(character) = text[at..].chars().next() else { break };
+        let Some(character) = text[at..].chars().next() else {
+            break;
+        };
         if !character.is_ascii() {
             at += character.len_utf8();
             continue;
         }
-        let open = !text[..at].chars().next_back().is_some_and(|before| !before.is_ascii() && before.is_alphanumeric());
+        let open = !text[..at]
+            .chars()
+            .next_back()
+            .is_some_and(|before| !before.is_ascii() && before.is_alphanumeric());
         let from = at;
         while at < end && text.as_bytes()[at].is_ascii() {
             at += 1;
         }
         let digits = text[from..at].bytes().filter(u8::is_ascii_digit).count();
         let mut stop = at;
-        if open && digits > 0 && let Some(span) = word(text, (from, &mut stop), digits, context, cues, memory) {
+        if open
+            && digits > 0
+            && let Some(span) = word(text, (from, &mut stop), digits, context, cues, memory)
+        {
             stop = stop.max(span.end);
             out.push(span);
         }
@@ -199,12 +220,25 @@ fn word(
     if glued(bytes, start) {
         return None;
     }
-    let colons = (next == Some(b':') && length <= 4) || (next == Some(b'-') && length == 2) || (next == Some(b'.') && length == 4);
-    if colons && bytes[start..*end].iter().all(u8::is_ascii_hexdigit) && let Some(span) = net::colons(text, start) {
+    let colons = (next == Some(b':') && length <= 4)
+        || (next == Some(b'-') && length == 2)
+        || (next == Some(b'.') && length == 4);
+    if colons
+        && bytes[start..*end].iter().all(u8::is_ascii_hexdigit)
+        && let Some(span) = net::colons(text, start)
+    {
         return Some(span);
     }
-    if matches!(next, Some(b'.' | b'-')) && bytes.get(*end + 1).is_some_and(|byte| CLASSES[usize::from(*byte)] & WORD != 0) {
-        if digits == length && next == Some(b'.') && length <= 3 && let Some(span) = net::ipv4(text, start) {
+    if matches!(next, Some(b'.' | b'-'))
+        && bytes
+            .get(*end + 1)
+            .is_some_and(|byte| CLASSES[usize::from(*byte)] & WORD != 0)
+    {
+        if digits == length
+            && next == Some(b'.')
+            && length <= 3
+            && let Some(span) = net::ipv4(text, start)
+        {
             return Some(span);
         }
         if let Some(span) = net::host(text, start) {
@@ -214,17 +248,29 @@ fn word(
     if digits == 0 {
         return None;
     }
-    let dials = digits + 1 == length && bytes[start..*end].iter().filter(|byte| byte.eq_ignore_ascii_case(&b'x')).count() == 1 && bytes[start].is_ascii_digit();
+    let dials = digits + 1 == length
+        && bytes[start..*end]
+            .iter()
+            .filter(|byte| byte.eq_ignore_ascii_case(&b'x'))
+            .count()
+            == 1
+        && bytes[start].is_ascii_digit();
     if digits < length && !dials {
         return ids::judge(text, start, *end, cues).or_else(|| address::around(text, start, *end));
     }
-    if length <= 6 && let Some(span) = address::around(text, start, *end) {
+    if length <= 6
+        && let Some(span) = address::around(text, start, *end)
+    {
         return Some(span);
     }
-    if matches!(length, 2 | 6) && let Some(span) = ids::spaced_nino(text, start) {
+    if matches!(length, 2 | 6)
+        && let Some(span) = ids::spaced_nino(text, start)
+    {
         return Some(span);
     }
-    if (2..=8).contains(&length) && let Some(span) = ids::with_check_letter(text, start) {
+    if (2..=8).contains(&length)
+        && let Some(span) = ids::with_check_letter(text, start)
+    {
         return Some(span);
     }
     let signed = match &bytes[..start] {
@@ -232,7 +278,14 @@ fn word(
         [.., b'+' | b'('] => 1,
         _ => 0,
     };
-    let signed = if signed > 0 && start > signed && CLASSES[usize::from(bytes[start - signed - 1])] & WORD != 0 { 0 } else { signed };
+    let signed = if signed > 0
+        && start > signed
+        && CLASSES[usize::from(bytes[start - signed - 1])] & WORD != 0
+    {
+        0
+    } else {
+        signed
+    };
     match numbers::judge(text, (start - signed, start), context.lang, cues, memory) {
         numbers::Verdict::Found(span) => Some(span),
         numbers::Verdict::Skip(behind) => {

@@ -29,13 +29,25 @@ const TLDS: &[&str] = &[
 
 /// Country codes under which registrars sell the second level only (`co.id`), or which are file endings or words.
 const SHY_TLDS: &[&str] = &[
-    "rs", "py", "md", "sh", "so", "zip", "mov", "pl", "ps", "cc", "ml", "pm", "tf", "la", "is", "to", "am", "as", "do", "id", "name", "st", "ws", "mu", "mw", "zm", "bn",
-    "lb", "gs", "vg", "cd", "cg", "ci", "cm", "cv", "et", "fo", "gl", "gm", "gp", "gy", "ht", "lc", "ls", "mr", "mv", "na", "nc", "ne", "pf", "pg", "sc", "sd", "sl", "sr", "sy",
-    "sz", "tc", "td", "tg", "tj", "tl", "tm", "tt", "tz", "vi", "vu", "ye", "gold", "plumbing", "run", "live", "green", "blue", "red", "pink", "black", "page", "page", "date", "review", "science",
+    "rs", "py", "md", "sh", "so", "zip", "mov", "pl", "ps", "cc", "ml", "pm", "tf", "la", "is",
+    "to", "am", "as", "do", "id", "name", "st", "ws", "mu", "mw", "zm", "bn", "lb", "gs", "vg",
+    "cd", "cg", "ci", "cm", "cv", "et", "fo", "gl", "gm", "gp", "gy", "ht", "lc", "ls", "mr", "mv",
+    "na", "nc", "ne", "pf", "pg", "sc", "sd", "sl", "sr", "sy", "sz", "tc", "td", "tg", "tj", "tl",
+    "tm", "tt", "tz", "vi", "vu", "ye", "gold", "plumbing", "run", "live", "green", "blue", "red",
+    "pink", "black", "page", "page", "date", "review", "science",
 ];
 
 /// Names that look like hosts and are products.
-const PRODUCTS: &[&str] = &["asp.net", "ado.net", "vb.net", "ml.net", "paint.net", "socket.io", "node.js", "draw.io"];
+const PRODUCTS: &[&str] = &[
+    "asp.net",
+    "ado.net",
+    "vb.net",
+    "ml.net",
+    "paint.net",
+    "socket.io",
+    "node.js",
+    "draw.io",
+];
 
 fn is_local_part(character: char) -> bool {
     character.is_alphanumeric() || matches!(character, '.' | '_' | '%' | '+' | '-' | '\'' | '’')
@@ -60,7 +72,12 @@ pub(crate) fn email(text: &str, at: usize) -> Option<Span> {
     let start = local_part(head)?;
     let after = at + 1 + usize::from(head.len() < at);
     let end = domain_end(text, after)?;
-    Some(Span { start, end, kind: Kind::Email, score: 0.98 })
+    Some(Span {
+        start,
+        end,
+        kind: Kind::Email,
+        score: 0.98,
+    })
 }
 
 /// Where the local part that ends `head` starts.
@@ -73,7 +90,9 @@ fn local_part(head: &str) -> Option<usize> {
         .last()?
         .0;
     let part = head[start..].trim_start_matches(['.', '-', '\'', '’', '%']);
-    part.chars().any(char::is_alphanumeric).then(|| head.len() - part.len())
+    part.chars()
+        .any(char::is_alphanumeric)
+        .then(|| head.len() - part.len())
 }
 
 /// The end of a domain with at least one dot and letters last.
@@ -86,8 +105,13 @@ fn domain_end(text: &str, start: usize) -> Option<usize> {
     let domain = seen[..length].trim_end_matches(['.', '-']);
     let (_, last) = domain.rsplit_once('.')?;
     let last = last.trim_end_matches(|character: char| !character.is_alphanumeric());
-    (domain.len() >= 4 && !domain.starts_with('.') && last.chars().count() >= 2 && last.chars().all(|character| character.is_alphabetic() || character == '-'))
-        .then(|| start + domain.len())
+    (domain.len() >= 4
+        && !domain.starts_with('.')
+        && last.chars().count() >= 2
+        && last
+            .chars()
+            .all(|character| character.is_alphabetic() || character == '-'))
+    .then(|| start + domain.len())
 }
 
 /// "john [at] example [dot] com", whose bracketed "at" starts at `bracket`.
@@ -97,11 +121,15 @@ pub(crate) fn obfuscated_email(text: &str, bracket: usize) -> Option<Span> {
     // "john [dot] smith [at] …"
     for _ in 0..3 {
         let head = text[..start].trim_end_matches(' ');
-        let Some(open) = head.rfind(['[', '(', '{']) else { break };
+        let Some(open) = head.rfind(['[', '(', '{']) else {
+            break;
+        };
         if head.len() - open > 8 || bracketed(&head[open..], DOTS) != Some(head.len() - open) {
             break;
         }
-        let Some(earlier) = local_part(head[..open].trim_end_matches(' ')) else { break };
+        let Some(earlier) = local_part(head[..open].trim_end_matches(' ')) else {
+            break;
+        };
         if bracket - earlier > LOCAL_PART {
             break;
         }
@@ -112,7 +140,9 @@ pub(crate) fn obfuscated_email(text: &str, bracket: usize) -> Option<Span> {
     let limit = start + horizon(text, start).len();
     while at < limit {
         at += text[at..].len() - text[at..].trim_start_matches(' ').len();
-        let label = text[at..].find(|character: char| !is_label(character)).unwrap_or(text.len() - at);
+        let label = text[at..]
+            .find(|character: char| !is_label(character))
+            .unwrap_or(text.len() - at);
         if label == 0 {
             break;
         }
@@ -126,7 +156,12 @@ pub(crate) fn obfuscated_email(text: &str, bracket: usize) -> Option<Span> {
             None => break,
         }
     }
-    (labels >= 2).then_some(Span { start, end, kind: Kind::Email, score: 0.95 })
+    (labels >= 2).then_some(Span {
+        start,
+        end,
+        kind: Kind::Email,
+        score: 0.95,
+    })
 }
 
 const DOTS: &[&str] = &["dot", ".", "punto", "point", "punkt", "ponto"];
@@ -139,22 +174,36 @@ fn bracketed(text: &str, words: &[&str]) -> Option<usize> {
         b'{' => '}',
         _ => return None,
     };
-    let length = text.char_indices().take(12).find(|(_, character)| *character == close)?.0;
+    let length = text
+        .char_indices()
+        .take(12)
+        .find(|(_, character)| *character == close)?
+        .0;
     let inside = text[1..length].trim();
-    words.iter().any(|word| word.eq_ignore_ascii_case(inside)).then_some(length + 1)
+    words
+        .iter()
+        .any(|word| word.eq_ignore_ascii_case(inside))
+        .then_some(length + 1)
 }
 
 /// The URL whose `://` is at `colon`.
 pub(crate) fn url(text: &str, colon: usize) -> Option<Span> {
-    const SCHEMES: &[&str] = &["https", "http", "ftp", "ftps", "sftp", "ssh", "wss", "ws", "sip", "sips", "rtsp", "smb", "ldap", "ldaps", "git"];
+    const SCHEMES: &[&str] = &[
+        "https", "http", "ftp", "ftps", "sftp", "ssh", "wss", "ws", "sip", "sips", "rtsp", "smb",
+        "ldap", "ldaps", "git",
+    ];
     let head = &text[..colon];
     let scheme = SCHEMES.iter().find(|scheme| {
         head.len() >= scheme.len()
-            && head.get(head.len() - scheme.len()..).is_some_and(|tail| tail.eq_ignore_ascii_case(scheme))
-            && !head[..head.len() - scheme.len()].ends_with(|character: char| character.is_ascii_alphanumeric())
+            && head
+                .get(head.len() - scheme.len()..)
+                .is_some_and(|tail| tail.eq_ignore_ascii_case(scheme))
+            && !head[..head.len() - scheme.len()]
+                .ends_with(|character: char| character.is_ascii_alphanumeric())
     })?;
     let host = colon + 3;
-    if !text[host..].starts_with(|character: char| character.is_alphanumeric() || character == '[') {
+    if !text[host..].starts_with(|character: char| character.is_alphanumeric() || character == '[')
+    {
         return None;
     }
     for local in ["localhost", "127.0.0.1", "0.0.0.0", "[::1]"] {
@@ -162,13 +211,21 @@ pub(crate) fn url(text: &str, colon: usize) -> Option<Span> {
             return None;
         }
     }
-    Some(Span { start: colon - scheme.len(), end: url_end(text, host), kind: Kind::Url, score: 0.97 })
+    Some(Span {
+        start: colon - scheme.len(),
+        end: url_end(text, host),
+        kind: Kind::Url,
+        score: 0.97,
+    })
 }
 
 /// Up to white space or a quote, without the punctuation of the sentence around.
 fn url_end(text: &str, start: usize) -> usize {
     let length = text[start..]
-        .find(|character: char| character.is_whitespace() || matches!(character, '"' | '<' | '>' | '`' | '|' | '“' | '”' | '»'))
+        .find(|character: char| {
+            character.is_whitespace()
+                || matches!(character, '"' | '<' | '>' | '`' | '|' | '“' | '”' | '»')
+        })
         .unwrap_or(text.len() - start);
     let mut url = &text[start..start + length];
     loop {
@@ -200,25 +257,45 @@ pub(crate) fn host(text: &str, start: usize) -> Option<Span> {
     }
     let (rest, tld) = name.rsplit_once('.')?;
     // "end.Then" is a missing blank.
-    if !(tld.bytes().all(|byte| byte.is_ascii_lowercase()) || name.bytes().all(|byte| !byte.is_ascii_lowercase())) {
+    if !(tld.bytes().all(|byte| byte.is_ascii_lowercase())
+        || name.bytes().all(|byte| !byte.is_ascii_lowercase()))
+    {
         return None;
     }
     let listed = |list: &[&str]| list.iter().any(|known| known.eq_ignore_ascii_case(tld));
     let www = rest.len() > 4 && rest.as_bytes()[..4].eq_ignore_ascii_case(b"www.");
     let second = rest.rsplit('.').next().unwrap_or(rest);
-    let registry = rest.contains('.') && ["co", "com", "org", "net", "ac", "gov", "go", "or", "edu"].contains(&second);
+    let registry = rest.contains('.')
+        && ["co", "com", "org", "net", "ac", "gov", "go", "or", "edu"].contains(&second);
     if !(listed(TLDS) || (listed(SHY_TLDS) && (www || registry)) || tld.starts_with("xn--")) {
         return None;
     }
-    if PRODUCTS.iter().any(|product| product.eq_ignore_ascii_case(name)) {
+    if PRODUCTS
+        .iter()
+        .any(|product| product.eq_ignore_ascii_case(name))
+    {
         return None;
     }
     let single = second.len() < 2 && !matches!(tld, "com" | "co" | "org" | "net" | "io");
-    if single || !second.bytes().any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80) || rest.split('.').any(|label| label.is_empty() || label.starts_with('-')) {
+    if single
+        || !second
+            .bytes()
+            .any(|byte| byte.is_ascii_alphabetic() || byte >= 0x80)
+        || rest
+            .split('.')
+            .any(|label| label.is_empty() || label.starts_with('-'))
+    {
         return None;
     }
     // Words that end a sentence and words that are countries: "call me.in an hour".
-    if matches!(tld, "in" | "at" | "be" | "no" | "me" | "my" | "by" | "us" | "it" | "re") && !rest.contains('.') && after.starts_with(' ') && after[1..].starts_with(|character: char| character.is_ascii_lowercase()) && is_common(rest) {
+    if matches!(
+        tld,
+        "in" | "at" | "be" | "no" | "me" | "my" | "by" | "us" | "it" | "re"
+    ) && !rest.contains('.')
+        && after.starts_with(' ')
+        && after[1..].starts_with(|character: char| character.is_ascii_lowercase())
+        && is_common(rest)
+    {
         return None;
     }
     let end = start + name.len();
@@ -226,17 +303,29 @@ pub(crate) fn host(text: &str, start: usize) -> Option<Span> {
         && after.len() > 1
         && (after.starts_with(['/', '?']) || after.as_bytes()[1].is_ascii_digit())
     {
-        return Some(Span { start, end: url_end(text, end), kind: Kind::Url, score: 0.95 });
+        return Some(Span {
+            start,
+            end: url_end(text, end),
+            kind: Kind::Url,
+            score: 0.95,
+        });
     }
     let kind = if www { Kind::Url } else { Kind::Domain };
-    Some(Span { start, end, kind, score: 0.93 })
+    Some(Span {
+        start,
+        end,
+        kind,
+        score: 0.93,
+    })
 }
 
 /// Everyday words after which a blank may be missing.
 fn is_common(word: &str) -> bool {
     const COMMON: &[&str] = &[
-        "me", "it", "that", "this", "you", "him", "her", "them", "us", "ok", "okay", "yes", "no", "done", "go", "come", "call", "please", "thanks", "now", "then", "today", "here", "there",
-        "time", "again", "back", "good", "sure", "right", "fine", "well", "order", "day", "home", "work", "up", "out", "on",
+        "me", "it", "that", "this", "you", "him", "her", "them", "us", "ok", "okay", "yes", "no",
+        "done", "go", "come", "call", "please", "thanks", "now", "then", "today", "here", "there",
+        "time", "again", "back", "good", "sure", "right", "fine", "well", "order", "day", "home",
+        "work", "up", "out", "on",
     ];
     COMMON.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
@@ -244,7 +333,11 @@ fn is_common(word: &str) -> bool {
 /// The dotted quad at `start`.
 pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
     let bytes = &text.as_bytes()[start..];
-    let length = bytes.iter().take(16).take_while(|byte| byte.is_ascii_digit() || **byte == b'.').count();
+    let length = bytes
+        .iter()
+        .take(16)
+        .take_while(|byte| byte.is_ascii_digit() || **byte == b'.')
+        .count();
     let quad = text[start..start + length].trim_end_matches('.');
     quad.parse::<Ipv4Addr>().ok()?;
     let end = start + quad.len();
@@ -255,42 +348,83 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
         [] => false,
     };
     let head = text[..start].trim_end_matches([' ', '=', ':', '"', '(']);
-    let version = ["version", "ver", "ver.", "v", "release", "build", "firmware", "rev", "section", "chapter", "oid", "chrome", "edge"].iter().any(|word| {
+    let version = [
+        "version", "ver", "ver.", "v", "release", "build", "firmware", "rev", "section", "chapter",
+        "oid", "chrome", "edge",
+    ]
+    .iter()
+    .any(|word| {
         head.len() >= word.len()
-            && head.get(head.len() - word.len()..).is_some_and(|tail| tail.eq_ignore_ascii_case(word))
-            && !head[..head.len() - word.len()].ends_with(|character: char| character.is_ascii_alphanumeric())
+            && head
+                .get(head.len() - word.len()..)
+                .is_some_and(|tail| tail.eq_ignore_ascii_case(word))
+            && !head[..head.len() - word.len()]
+                .ends_with(|character: char| character.is_ascii_alphanumeric())
     });
-    (!glued && !version).then_some(Span { start, end, kind: Kind::Ip, score: 0.95 })
+    (!glued && !version).then_some(Span {
+        start,
+        end,
+        kind: Kind::Ip,
+        score: 0.95,
+    })
 }
 
 /// The IPv6 or hardware address at `start`.
 pub(crate) fn colons(text: &str, start: usize) -> Option<Span> {
     let bytes = text.as_bytes();
-    let length = bytes[start..].iter().take(46).take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'-')).count();
-    let end_of_word = |end: usize| !bytes.get(end).is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'));
+    let length = bytes[start..]
+        .iter()
+        .take(46)
+        .take_while(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'-'))
+        .count();
+    let end_of_word = |end: usize| {
+        !bytes
+            .get(end)
+            .is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':'))
+    };
     let mac = |width: usize, step: usize, marks: &[u8]| {
         let mark = *bytes.get(start + step)?;
         let whole = &bytes.get(start..start + width)?;
         let shaped = marks.contains(&mark)
-            && whole.iter().enumerate().all(|(at, byte)| match (at + 1) % (step + 1) {
-                0 => *byte == mark,
-                _ => byte.is_ascii_hexdigit(),
-            });
+            && whole
+                .iter()
+                .enumerate()
+                .all(|(at, byte)| match (at + 1) % (step + 1) {
+                    0 => *byte == mark,
+                    _ => byte.is_ascii_hexdigit(),
+                });
         let end = start + width;
-        let open = bytes.get(end).is_some_and(|byte| *byte == mark && bytes.get(end + 1).is_some_and(u8::is_ascii_hexdigit));
-        (shaped && end_of_word(end) && !open).then_some(Span { start, end, kind: Kind::Mac, score: 0.97 })
+        let open = bytes.get(end).is_some_and(|byte| {
+            *byte == mark && bytes.get(end + 1).is_some_and(u8::is_ascii_hexdigit)
+        });
+        (shaped && end_of_word(end) && !open).then_some(Span {
+            start,
+            end,
+            kind: Kind::Mac,
+            score: 0.97,
+        })
     };
     if let Some(span) = mac(17, 2, b":-").or_else(|| mac(14, 4, b".")) {
         return Some(span);
     }
     let word = text[start..start + length].trim_end_matches(['.', '-']);
     // A colon that ends a clause is no part of it, a double one is.
-    let word = if word.ends_with(':') && !word.ends_with("::") { &word[..word.len() - 1] } else { word };
+    let word = if word.ends_with(':') && !word.ends_with("::") {
+        &word[..word.len() - 1]
+    } else {
+        word
+    };
     let colons = word.bytes().filter(|byte| *byte == b':').count();
     let digits = word.bytes().any(|byte| byte.is_ascii_digit());
-    if colons < 2 || word.len() < 3 || !(digits || colons >= 4) || word.parse::<Ipv6Addr>().is_err() {
+    if colons < 2 || word.len() < 3 || !(digits || colons >= 4) || word.parse::<Ipv6Addr>().is_err()
+    {
         return None;
     }
     let end = start + word.len();
-    end_of_word(end).then_some(Span { start, end, kind: Kind::Ip, score: 0.95 })
+    end_of_word(end).then_some(Span {
+        start,
+        end,
+        kind: Kind::Ip,
+        score: 0.95,
+    })
 }

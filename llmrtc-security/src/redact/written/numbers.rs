@@ -6,8 +6,7 @@
 use super::{
     checksum as check,
     cues::{Cue, Cues},
-    dates,
-    phone,
+    dates, phone,
     run::Run,
 };
 use crate::redact::{
@@ -40,7 +39,10 @@ pub(crate) fn judge(
 ) -> Verdict {
     let run = Run::read(text, start, first);
     if run.groups == 0 {
-        let word = text.as_bytes()[first..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        let word = text.as_bytes()[first..]
+            .iter()
+            .take_while(|byte| byte.is_ascii_alphanumeric())
+            .count();
         return Verdict::Skip(first + word.max(1));
     }
     let all = run.digits(run.groups).len();
@@ -62,7 +64,13 @@ pub(crate) fn judge(
         return verdict;
     }
     // "4111 … 1111 04/27 123": what follows card and date is the verification value.
-    if run.group(0).len() >= 3 && run.group(0).len() <= 4 && run.closes(text, 1) && memory.expiry_end.is_some_and(|end| start - end.min(start) <= 3) {
+    if run.group(0).len() >= 3
+        && run.group(0).len() <= 4
+        && run.closes(text, 1)
+        && memory
+            .expiry_end
+            .is_some_and(|end| start - end.min(start) <= 3)
+    {
         return found(text, &run, 1, Kind::Cvv, 0.85);
     }
     if let Some((groups, kind, score)) = announced(text, &run, cues) {
@@ -91,8 +99,23 @@ pub(crate) fn judge(
 
 /// A number in telephone groups that is all there is.
 fn lonely(text: &str, run: &Run) -> Option<(usize, f32)> {
-    let alone = text.len() < HORIZON && text.trim_matches([' ', '.', '!']).len() == run.end(run.groups) - run.start;
-    (alone && matches!(run.shape(run.groups), b"3 3 3" | b"3-3-3" | b"2 3 2 2" | b"3 2 2 2" | b"4 4" | b"4-4" | b"2 2 2 2" | b"3 2 2" | b"3-4" | b"3 4")).then_some((run.groups, 0.65))
+    let alone = text.len() < HORIZON
+        && text.trim_matches([' ', '.', '!']).len() == run.end(run.groups) - run.start;
+    (alone
+        && matches!(
+            run.shape(run.groups),
+            b"3 3 3"
+                | b"3-3-3"
+                | b"2 3 2 2"
+                | b"3 2 2 2"
+                | b"4 4"
+                | b"4-4"
+                | b"2 2 2 2"
+                | b"3 2 2"
+                | b"3-4"
+                | b"3 4"
+        ))
+    .then_some((run.groups, 0.65))
 }
 
 fn found(text: &str, run: &Run, groups: usize, kind: Kind, score: f32) -> Verdict {
@@ -103,21 +126,33 @@ fn found(text: &str, run: &Run, groups: usize, kind: Kind, score: f32) -> Verdic
     } else if run.paren {
         start += 1;
     }
-    Verdict::Found(Span { start, end, kind, score })
+    Verdict::Found(Span {
+        start,
+        end,
+        kind,
+        score,
+    })
 }
 
 /// Numbers that prove themselves.
 fn certain(text: &str, run: &Run) -> Option<(usize, Kind, f32)> {
-    (1..=run.groups).rev().filter(|groups| run.closes(text, *groups)).find_map(|groups| {
-        let (digits, shape) = (run.digits(groups), run.shape(groups));
-        if let Some(score) = card(run, groups) {
-            return Some((groups, Kind::Card, score));
-        }
-        if let Some(score) = national(digits, shape) {
-            return Some((groups, Kind::NationalId, score));
-        }
-        (matches!(shape, b"3-2-4" | b"3 2 4") && ssn(digits)).then_some((groups, Kind::Ssn, 0.9))
-    })
+    (1..=run.groups)
+        .rev()
+        .filter(|groups| run.closes(text, *groups))
+        .find_map(|groups| {
+            let (digits, shape) = (run.digits(groups), run.shape(groups));
+            if let Some(score) = card(run, groups) {
+                return Some((groups, Kind::Card, score));
+            }
+            if let Some(score) = national(digits, shape) {
+                return Some((groups, Kind::NationalId, score));
+            }
+            (matches!(shape, b"3-2-4" | b"3 2 4") && ssn(digits)).then_some((
+                groups,
+                Kind::Ssn,
+                0.9,
+            ))
+        })
 }
 
 /// Whether a card starts at a later group, within what `groups` groups would cover.
@@ -128,7 +163,8 @@ fn certain_later(text: &str, run: &Run, groups: usize) -> bool {
             return false;
         };
         let later = Run::read(text, start + gap, start + gap);
-        (1..=later.groups).any(|groups| later.closes(text, groups) && card(&later, groups).is_some())
+        (1..=later.groups)
+            .any(|groups| later.closes(text, groups) && card(&later, groups).is_some())
     })
 }
 
@@ -143,12 +179,25 @@ fn card(run: &Run, groups: usize) -> Option<f32> {
     }
     let grouped = matches!(
         run.shape(groups),
-        b"4-4-4-4" | b"4 4 4 4" | b"4.4.4.4" | b"4-6-5" | b"4 6 5" | b"4.6.5" | b"4-6-4" | b"4 6 4" | b"4 4 4 4 3" | b"4-4-4-4-3" | b"6 A" | b"6 D"
+        b"4-4-4-4"
+            | b"4 4 4 4"
+            | b"4.4.4.4"
+            | b"4-6-5"
+            | b"4 6 5"
+            | b"4.6.5"
+            | b"4-6-4"
+            | b"4 6 4"
+            | b"4 4 4 4 3"
+            | b"4-4-4-4-3"
+            | b"6 A"
+            | b"6 D"
     );
     match (check::luhn(digits), grouped) {
         (true, true) => Some(0.99),
         // Other groupings occur, but one digit alone is a neighbour.
-        (true, false) => (0..groups).all(|at| run.group(at).len() >= 3).then_some(0.9),
+        (true, false) => (0..groups)
+            .all(|at| run.group(at).len() >= 3)
+            .then_some(0.9),
         // Made up or misheard, and still meant as a card.
         (false, true) => (digits.len() >= 15).then_some(0.9),
         (false, false) => None,
@@ -157,11 +206,21 @@ fn card(run: &Run, groups: usize) -> Option<f32> {
 
 /// Issuer ranges of the networks, as they publish them.
 fn issuer(digits: &[u8]) -> bool {
-    let prefix = |length: usize| digits[..length].iter().fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'));
+    let prefix = |length: usize| {
+        digits[..length]
+            .iter()
+            .fold(0u32, |number, digit| number * 10 + u32::from(digit - b'0'))
+    };
     let (two, three, four) = (prefix(2), prefix(3), prefix(4));
     match digits.len() {
         // Maestro and its like come in every length.
-        12 => matches!(two, 50 | 56..=58) || matches!(four, 604 | 6304 | 6390 | 6759 | 6761..=6763 | 5018 | 5020 | 5038),
+        12 => {
+            matches!(two, 50 | 56..=58)
+                || matches!(
+                    four,
+                    604 | 6304 | 6390 | 6759 | 6761..=6763 | 5018 | 5020 | 5038
+                )
+        }
         13 => digits[0] == b'4' || matches!(four, 5018 | 5020 | 5038 | 6304 | 6759 | 6761..=6763),
         14 => matches!(three, 300..=305 | 309) || matches!(two, 36 | 38 | 39),
         15 => matches!(two, 34 | 37) || matches!(four, 2014 | 2149 | 2131 | 1800),
@@ -177,13 +236,18 @@ fn issuer(digits: &[u8]) -> bool {
 }
 
 fn ssn(digits: &[u8]) -> bool {
-    digits.len() == 9 && !digits.starts_with(b"000") && &digits[3..5] != b"00" && &digits[5..] != b"0000" && !check::uniform(digits)
+    digits.len() == 9
+        && !digits.starts_with(b"000")
+        && &digits[3..5] != b"00"
+        && &digits[5..] != b"0000"
+        && !check::uniform(digits)
 }
 
 /// National numbers that prove themselves by form or check digits.
 fn national(digits: &[u8], shape: &[u8]) -> Option<f32> {
     let month = |at: usize| matches!(check::weighted(&digits[at..at + 2], &[10, 1]), 1..=12);
-    let day = |at: usize| matches!(check::weighted(&digits[at..at + 2], &[10, 1]), 1..=31 | 61..=91);
+    let day =
+        |at: usize| matches!(check::weighted(&digits[at..at + 2], &[10, 1]), 1..=31 | 61..=91);
     let score = match shape {
         // Brazil: CPF, CNPJ, RG.
         b"3.3.3-2" | b"2.3.3/4-2" => 0.95,
@@ -217,7 +281,13 @@ fn national(digits: &[u8], shape: &[u8]) -> Option<f32> {
         // Germany: tax id, social insurance has a letter.
         b"2 3 3 3" | b"2-3-3-3" | b"2.3.3.3" if check::german_tax_id(digits) => 0.9,
         // Britain: NHS, unless it could be a telephone number in America.
-        b"3 3 4" | b"3-3-4" if check::nhs(digits) && matches!(digits[0], b'4' | b'6' | b'7') && matches!(digits[3], b'0' | b'1') => 0.8,
+        b"3 3 4" | b"3-3-4"
+            if check::nhs(digits)
+                && matches!(digits[0], b'4' | b'6' | b'7')
+                && matches!(digits[3], b'0' | b'1') =>
+        {
+            0.8
+        }
         // Australia: Medicare.
         b"4 5 1" | b"4-5-1" | b"4 5 1-1" if check::medicare(digits) => 0.9,
         // South Africa.
@@ -226,7 +296,14 @@ fn national(digits: &[u8], shape: &[u8]) -> Option<f32> {
         b"6 8 4" if check::chinese_id(digits) => 0.95,
         b"I" if check::chinese_id(digits) => 0.95,
         // In a row: only sums that chance meets once in a hundred.
-        b"B" if check::cpf(digits) || check::norwegian(digits) || check::pesel(digits) || check::turkish(digits) || check::belgian(digits) => 0.75,
+        b"B" if check::cpf(digits)
+            || check::norwegian(digits)
+            || check::pesel(digits)
+            || check::turkish(digits)
+            || check::belgian(digits) =>
+        {
+            0.75
+        }
         b"E" if check::cnpj(digits) => 0.75,
         _ => return None,
     };
@@ -236,7 +313,12 @@ fn national(digits: &[u8], shape: &[u8]) -> Option<f32> {
 /// Dates: of birth, of expiry, or none of our business.
 fn date(run: &Run, cues: &mut Cues<'_>, memory: &mut Memory) -> Option<Verdict> {
     let span = |groups: usize, kind: Kind| {
-        Verdict::Found(Span { start: run.start + usize::from(run.paren), end: run.end(groups), kind, score: 0.85 })
+        Verdict::Found(Span {
+            start: run.start + usize::from(run.paren),
+            end: run.end(groups),
+            kind,
+            score: 0.85,
+        })
     };
     if run.groups >= 3 && dates::numeric(run) {
         let tight = run.separated_by(3, b"-./");
@@ -245,16 +327,39 @@ fn date(run: &Run, cues: &mut Cues<'_>, memory: &mut Memory) -> Option<Verdict> 
             return Some(span(3, Kind::BirthDate));
         }
         // With blanks between, it may as well be something else.
-        return (tight && (run.groups == 3 || run.separator(3) == Some(b' ')) && !matches!(cue, Some(Cue::SortCode)))
-            .then(|| Verdict::Skip(run.end(3)));
+        return (tight
+            && (run.groups == 3 || run.separator(3) == Some(b' '))
+            && !matches!(cue, Some(Cue::SortCode)))
+        .then(|| Verdict::Skip(run.end(3)));
     }
-    if run.groups >= 2 && matches!(run.shape(2), b"2/2" | b"2-2" | b"2/4" | b"1/2" | b"2 2" | b"2.2" | b"2-4") {
-        let month = check::weighted(run.group(0), if run.group(0).len() == 2 { &[10, 1] } else { &[1] });
-        let after_card = memory.card_end.is_some_and(|end| run.start - end.min(run.start) < 60);
-        let cued = cues.before(run.start).is_some_and(|found| found.cue == Cue::Expiry);
-        let near_card = after_card || cues.recently(Cue::Card, run.start, 80) || cues.recently(Cue::Cvv, run.start, 60);
+    if run.groups >= 2
+        && matches!(
+            run.shape(2),
+            b"2/2" | b"2-2" | b"2/4" | b"1/2" | b"2 2" | b"2.2" | b"2-4"
+        )
+    {
+        let month = check::weighted(
+            run.group(0),
+            if run.group(0).len() == 2 {
+                &[10, 1]
+            } else {
+                &[1]
+            },
+        );
+        let after_card = memory
+            .card_end
+            .is_some_and(|end| run.start - end.min(run.start) < 60);
+        let cued = cues
+            .before(run.start)
+            .is_some_and(|found| found.cue == Cue::Expiry);
+        let near_card = after_card
+            || cues.recently(Cue::Card, run.start, 80)
+            || cues.recently(Cue::Cvv, run.start, 60);
         let plain = matches!(run.shape(2), b"2/2" | b"2/4" | b"1/2");
-        if (1..=12).contains(&month) && (cued && near_card || after_card && plain && run.start - memory.card_end.unwrap_or(0) < 12) {
+        if (1..=12).contains(&month)
+            && (cued && near_card
+                || after_card && plain && run.start - memory.card_end.unwrap_or(0) < 12)
+        {
             memory.expiry_end = Some(run.end(2));
             return Some(span(2, Kind::CardExpiry));
         }
@@ -306,7 +411,10 @@ fn announced(text: &str, run: &Run, cues: &mut Cues<'_>) -> Option<(usize, Kind,
     };
     let (groups, kind, score) = grade?;
     // A number that certainly starts later wins over a cue for its neighbour.
-    let shadowed = groups > 1 && run.digits(groups).len() >= 13 && kind != Kind::Card && certain_later(text, run, groups);
+    let shadowed = groups > 1
+        && run.digits(groups).len() >= 13
+        && kind != Kind::Card
+        && certain_later(text, run, groups);
     (!shadowed).then_some((groups, kind, score))
 }
 
@@ -326,14 +434,19 @@ fn decimal_like(text: &str, run: &Run) -> bool {
 /// Whether a currency sign or a number sign of another kind stands before the run.
 fn amount_before(text: &str, start: usize) -> bool {
     let before = text[..start].trim_end_matches([' ', '\u{a0}']);
-    before.ends_with(['$', '€', '£', '¥', '₹', '₽', '±', '~', '≈', '<', '>', '^', '*'])
+    before.ends_with([
+        '$', '€', '£', '¥', '₹', '₽', '±', '~', '≈', '<', '>', '^', '*',
+    ])
 }
 
 /// Whether a harmless cue announces the number, with no other number between.
 fn announced_harmless(text: &str, start: usize, cues: &mut Cues<'_>) -> bool {
     text[..start].ends_with('#')
         || cues.before(start).is_some_and(|found| {
-            found.cue == Cue::Harmless && !text[found.end..start].bytes().any(|byte| byte.is_ascii_digit())
+            found.cue == Cue::Harmless
+                && !text[found.end..start]
+                    .bytes()
+                    .any(|byte| byte.is_ascii_digit())
         })
 }
 
@@ -345,11 +458,81 @@ fn assigned(text: &str, start: usize) -> bool {
 /// Whether a unit follows, which makes the number a quantity.
 fn unit_after(text: &str, end: usize) -> bool {
     const UNITS: &[&str] = &[
-        "dollar", "euro", "usd", "eur", "gbp", "pound", "cent", "percent", "km", "kg", "mb", "gb", "kb", "tb", "ms", "millisecond", "second", "minute", "hour", "people", "guest",
-        "unit", "item", "piece", "byte", "mile", "meter", "metre", "year", "degree", "point", "token", "request", "user", "view", "follower", "step", "share", "ton", "liter", "litre",
-        "inhabitant", "resident", "row", "record", "line", "word", "character", "peso", "reais", "real", "franc", "yen", "rupee", "million", "billion", "thousand", "habitant", "persona", "personne", "einwohner", "stück", "mal ", "uhr", "pixel", "rpm", "hz", "volt", "watt", "calor",
+        "dollar",
+        "euro",
+        "usd",
+        "eur",
+        "gbp",
+        "pound",
+        "cent",
+        "percent",
+        "km",
+        "kg",
+        "mb",
+        "gb",
+        "kb",
+        "tb",
+        "ms",
+        "millisecond",
+        "second",
+        "minute",
+        "hour",
+        "people",
+        "guest",
+        "unit",
+        "item",
+        "piece",
+        "byte",
+        "mile",
+        "meter",
+        "metre",
+        "year",
+        "degree",
+        "point",
+        "token",
+        "request",
+        "user",
+        "view",
+        "follower",
+        "step",
+        "share",
+        "ton",
+        "liter",
+        "litre",
+        "inhabitant",
+        "resident",
+        "row",
+        "record",
+        "line",
+        "word",
+        "character",
+        "peso",
+        "reais",
+        "real",
+        "franc",
+        "yen",
+        "rupee",
+        "million",
+        "billion",
+        "thousand",
+        "habitant",
+        "persona",
+        "personne",
+        "einwohner",
+        "stück",
+        "mal ",
+        "uhr",
+        "pixel",
+        "rpm",
+        "hz",
+        "volt",
+        "watt",
+        "calor",
     ];
     let rest = text[end..].trim_start_matches(' ');
     rest.starts_with(['$', '€', '£', '¥', '%', '°'])
-        || UNITS.iter().any(|unit| rest.get(..unit.len()).is_some_and(|head| head.eq_ignore_ascii_case(unit)))
+        || UNITS.iter().any(|unit| {
+            rest.get(..unit.len())
+                .is_some_and(|head| head.eq_ignore_ascii_case(unit))
+        })
 }

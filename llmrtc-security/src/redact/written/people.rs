@@ -77,8 +77,12 @@ pub(crate) fn detect(text: &str, out: &mut Vec<Span>) {
         let span = match phrase {
             Phrase::At => super::net::obfuscated_email(text, start),
             Phrase::Password | Phrase::Username => credential(text, start, end, phrase),
-            Phrase::Birth => dates::in_words(text, end)
-                .map(|(start, end)| Span { start, end, kind: Kind::BirthDate, score: 0.85 }),
+            Phrase::Birth => dates::in_words(text, end).map(|(start, end)| Span {
+                start,
+                end,
+                kind: Kind::BirthDate,
+                score: 0.85,
+            }),
             Phrase::Bic => bic(text, end),
             _ => name(text, start, end, phrase),
         };
@@ -102,14 +106,41 @@ const NOT_NAMES: &[&str] = &[
 ];
 
 fn is_particle(word: &str) -> bool {
-    matches!(word, "de" | "la" | "del" | "da" | "do" | "dos" | "das" | "van" | "von" | "der" | "den" | "di" | "du" | "al" | "bin" | "ben" | "el" | "le" | "y" | "e" | "zu" | "ter" | "ten" | "af")
+    matches!(
+        word,
+        "de" | "la"
+            | "del"
+            | "da"
+            | "do"
+            | "dos"
+            | "das"
+            | "van"
+            | "von"
+            | "der"
+            | "den"
+            | "di"
+            | "du"
+            | "al"
+            | "bin"
+            | "ben"
+            | "el"
+            | "le"
+            | "y"
+            | "e"
+            | "zu"
+            | "ter"
+            | "ten"
+            | "af"
+    )
 }
 
 /// A word as names have them: a capital first, then letters, hyphens and apostrophes; or an initial.
 fn is_name_word(word: &str) -> bool {
     let mut letters = word.chars();
     letters.next().is_some_and(char::is_uppercase)
-        && letters.all(|character| character.is_alphabetic() || matches!(character, '-' | '\'' | '’' | '.'))
+        && letters.all(|character| {
+            character.is_alphabetic() || matches!(character, '-' | '\'' | '’' | '.')
+        })
         && !NOT_NAMES.contains(&word)
         && (word.chars().count() > 1)
 }
@@ -117,16 +148,59 @@ fn is_name_word(word: &str) -> bool {
 fn name(text: &str, start: usize, cue_end: usize, phrase: Phrase) -> Option<Span> {
     // "the file name is Report" names no person.
     if text[start..cue_end].starts_ignoring_case("name") {
-        let before = text[..start].trim_end().rsplit([' ', '\n']).next().unwrap_or("");
+        let before = text[..start]
+            .trim_end()
+            .rsplit([' ', '\n'])
+            .next()
+            .unwrap_or("");
         const THINGS: &[&str] = &[
-            "file", "product", "domain", "host", "brand", "company", "project", "model", "table", "column", "field", "class", "variable", "function", "business", "event", "group", "app", "team", "code", "street", "restaurant", "hotel", "bank", "pet", "display", "service", "node", "tool", "its", "whose", "city", "dog's", "cat's",
+            "file",
+            "product",
+            "domain",
+            "host",
+            "brand",
+            "company",
+            "project",
+            "model",
+            "table",
+            "column",
+            "field",
+            "class",
+            "variable",
+            "function",
+            "business",
+            "event",
+            "group",
+            "app",
+            "team",
+            "code",
+            "street",
+            "restaurant",
+            "hotel",
+            "bank",
+            "pet",
+            "display",
+            "service",
+            "node",
+            "tool",
+            "its",
+            "whose",
+            "city",
+            "dog's",
+            "cat's",
         ];
-        if THINGS.iter().any(|thing| thing.eq_ignore_ascii_case(before)) {
+        if THINGS
+            .iter()
+            .any(|thing| thing.eq_ignore_ascii_case(before))
+        {
             return None;
         }
     }
     let view = horizon(text, cue_end);
-    let gap = view.len() - view.trim_start_matches([' ', ':', ',', '\n', '"', '“', '\'']).len();
+    let gap = view.len()
+        - view
+            .trim_start_matches([' ', ':', ',', '\n', '"', '“', '\''])
+            .len();
     let head = &view[gap..];
     if gap == 0 || gap > 4 {
         return None;
@@ -134,12 +208,21 @@ fn name(text: &str, start: usize, cue_end: usize, phrase: Phrase) -> Option<Span
     let (mut end, mut words, mut at) = (0, 0, 0);
     while words < 5 {
         let length = head[at..]
-            .find(|character: char| !(character.is_alphabetic() || matches!(character, '-' | '\'' | '’' | '.')))
+            .find(|character: char| {
+                !(character.is_alphabetic() || matches!(character, '-' | '\'' | '’' | '.'))
+            })
             .unwrap_or(head.len() - at);
         let raw = &head[at..at + length];
         // An initial keeps its full stop, a sentence does not.
-        let word = if raw.chars().count() == 2 && raw.ends_with('.') || is_title(raw) { raw } else { raw.trim_end_matches(['.', '\'', '-', '’']) };
-        let word = word.strip_suffix("'s").or_else(|| word.strip_suffix("’s")).unwrap_or(word);
+        let word = if raw.chars().count() == 2 && raw.ends_with('.') || is_title(raw) {
+            raw
+        } else {
+            raw.trim_end_matches(['.', '\'', '-', '’'])
+        };
+        let word = word
+            .strip_suffix("'s")
+            .or_else(|| word.strip_suffix("’s"))
+            .unwrap_or(word);
         if word.contains('.') && word.find('.') != Some(word.len() - 1) {
             break;
         }
@@ -156,24 +239,57 @@ fn name(text: &str, start: usize, cue_end: usize, phrase: Phrase) -> Option<Span
         }
         at += length + 1;
     }
-    let from = head.split([' ', ',']).next().filter(|word| is_title(word)).map_or(0, |word| word.len() + 1);
+    let from = head
+        .split([' ', ','])
+        .next()
+        .filter(|word| is_title(word))
+        .map_or(0, |word| word.len() + 1);
     if end == 0 || end <= from {
         return None;
     }
     if phrase == Phrase::Perhaps {
         let two = head[from..end].contains(' ');
-        let calls = [" speaking", " calling", " here", " from", " am apparat", " à l'appareil"].iter().any(|verb| head[end..].starts_with(verb));
-        let exact = head[from..end].split(' ').all(|word| word.chars().skip(1).all(|letter| !letter.is_uppercase()));
+        let calls = [
+            " speaking",
+            " calling",
+            " here",
+            " from",
+            " am apparat",
+            " à l'appareil",
+        ]
+        .iter()
+        .any(|verb| head[end..].starts_with(verb));
+        let exact = head[from..end]
+            .split(' ')
+            .all(|word| word.chars().skip(1).all(|letter| !letter.is_uppercase()));
         if !(calls || two && exact) {
             return None;
         }
     }
     let base = cue_end + gap;
-    Some(Span { start: base + from, end: base + end, kind: Kind::Name, score: 0.8 })
+    Some(Span {
+        start: base + from,
+        end: base + end,
+        kind: Kind::Name,
+        score: 0.8,
+    })
 }
 
 fn is_title(word: &str) -> bool {
-    ["Mr", "Mr.", "Mrs", "Mrs.", "Ms", "Ms.", "Dr", "Dr.", "Prof.", "Professor", "Doctor"].contains(&word)
+    [
+        "Mr",
+        "Mr.",
+        "Mrs",
+        "Mrs.",
+        "Ms",
+        "Ms.",
+        "Dr",
+        "Dr.",
+        "Prof.",
+        "Professor",
+        "Doctor",
+    ]
+    .contains(&word)
 }
 
 trait CaseInsensitive {
@@ -182,13 +298,17 @@ trait CaseInsensitive {
 
 impl CaseInsensitive for str {
     fn starts_ignoring_case(&self, prefix: &str) -> bool {
-        self.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
+        self.get(..prefix.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(prefix))
     }
 }
 
 /// "my password is hunter2", "pwd=…", "username: jane_d".
 fn credential(text: &str, cue_start: usize, cue_end: usize, phrase: Phrase) -> Option<Span> {
-    const LINKS: &[&str] = &[" is:", " is", " was", " es", " est", " ist", " lautet", " é", " è", ":", "=", "\":", "' :", " :", " =", "\" :", "->"];
+    const LINKS: &[&str] = &[
+        " is:", " is", " was", " es", " est", " ist", " lautet", " é", " è", ":", "=", "\":",
+        "' :", " :", " =", "\" :", "->",
+    ];
     let rest = &text[cue_end..];
     let link = LINKS.iter().find(|link| rest.starts_ignoring_case(link))?;
     let explicit = link.contains([':', '=']);
@@ -201,30 +321,58 @@ fn credential(text: &str, cue_start: usize, cue_end: usize, phrase: Phrase) -> O
     let start = cue_end + link.len() + gap;
     let quoted = after[..gap].contains(['"', '\'', '“', '`']);
     let length = value
-        .find(|character: char| character.is_whitespace() || matches!(character, '"' | '”' | '`' | '<') || (quoted && character == '\''))
+        .find(|character: char| {
+            character.is_whitespace()
+                || matches!(character, '"' | '”' | '`' | '<')
+                || (quoted && character == '\'')
+        })
         .unwrap_or(value.len());
     let word = value[..length].trim_end_matches(['.', ',', ';', '!', '?', ')', '}']);
     if word.chars().count() < 3 || word.starts_with(['*', '[', '$', '{', '<']) {
         return None;
     }
-    let plain = word.chars().all(|character| character.is_lowercase() || character == '\'' || character == '-');
-    let mine = text[..cue_start].trim_end().rsplit(' ').next().is_some_and(|before| {
-        ["my", "the", "our", "mi", "mon", "mein", "minha", "wifi", "wi-fi", "la", "el", "das", "le", "his", "her", "their", "a"].iter().any(|word| word.eq_ignore_ascii_case(before))
-    });
+    let plain = word
+        .chars()
+        .all(|character| character.is_lowercase() || character == '\'' || character == '-');
+    let mine = text[..cue_start]
+        .trim_end()
+        .rsplit(' ')
+        .next()
+        .is_some_and(|before| {
+            [
+                "my", "the", "our", "mi", "mon", "mein", "minha", "wifi", "wi-fi", "la", "el",
+                "das", "le", "his", "her", "their", "a",
+            ]
+            .iter()
+            .any(|word| word.eq_ignore_ascii_case(before))
+        });
     #[rustfmt::skip]
     const ORDINARY: &[&str] = &[
         "wrong", "incorrect", "invalid", "required", "expired", "correct", "not", "too", "the", "a", "an", "my", "your", "very", "still", "also", "now", "no", "lost", "forgotten", "missing", "empty", "weak", "strong", "secret", "safe", "secure", "being", "something", "always", "never", "on", "in", "at", "for", "to", "that",
         "necessary", "needed", "reset", "changed", "case", "case-sensitive", "what", "rejected", "blocked", "locked", "protected", "stored", "saved", "and", "or", "with", "only", "optional", "unknown", "null", "none", "nil", "true", "false", "string", "bytes", "so", "just", "really", "about", "set", "sent", "stuck", "broken", "fine",
         "incorrecta", "incorrecto", "incorrecte", "falsch", "abgelaufen", "errada", "una", "un", "une", "eine", "ein", "uma", "um", "muy", "très", "sehr", "muito", "nicht", "pas", "no", "não", "correcta", "richtig",
     ];
-    if ORDINARY.iter().any(|known| known.eq_ignore_ascii_case(word)) || (plain && !explicit && !mine) {
+    if ORDINARY
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(word))
+        || (plain && !explicit && !mine)
+    {
         return None;
     }
     if phrase == Phrase::Username && plain && !explicit && word.len() < 4 {
         return None;
     }
-    let kind = if phrase == Phrase::Password { Kind::Password } else { Kind::Username };
-    Some(Span { start, end: start + word.len(), kind, score: 0.85 })
+    let kind = if phrase == Phrase::Password {
+        Kind::Password
+    } else {
+        Kind::Username
+    };
+    Some(Span {
+        start,
+        end: start + word.len(),
+        kind,
+        score: 0.85,
+    })
 }
 
 /// A bank identifier code behind its cue: six letters, two letters or digits, perhaps three more.
@@ -232,16 +380,24 @@ fn bic(text: &str, cue_end: usize) -> Option<Span> {
     let view = horizon(text, cue_end);
     let mut at = 0;
     for word in view.split_inclusive([' ', ':', '=', '/', ',', '(']) {
-        let code = word.trim_end_matches([' ', ':', '=', '/', ',', '(', '.', ')', ';', '?', '!', '"']);
+        let code =
+            word.trim_end_matches([' ', ':', '=', '/', ',', '(', '.', ')', ';', '?', '!', '"']);
         if at > 24 {
             return None;
         }
         if matches!(code.len(), 8 | 11)
             && code.bytes().take(6).all(|byte| byte.is_ascii_uppercase())
-            && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+            && code
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
         {
             let start = cue_end + at;
-            return Some(Span { start, end: start + code.len(), kind: Kind::Bic, score: 0.9 });
+            return Some(Span {
+                start,
+                end: start + code.len(),
+                kind: Kind::Bic,
+                score: 0.9,
+            });
         }
         at += word.len();
     }

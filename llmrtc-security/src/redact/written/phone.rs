@@ -41,7 +41,8 @@ pub(crate) fn score(run: &Run, groups: usize, lang: Option<Lang>) -> Option<f32>
     }
     let shape = run.shape(groups);
     if run.plus {
-        return (run.separated_by(groups, b" -.()/") && international(run, groups, 0)).then_some(0.95);
+        return (run.separated_by(groups, b" -.()/") && international(run, groups, 0))
+            .then_some(0.95);
     }
     if digits.starts_with(b"00") || digits.starts_with(b"0111") {
         let prefix = if digits.starts_with(b"00") { 2 } else { 3 };
@@ -60,11 +61,13 @@ pub(crate) fn score(run: &Run, groups: usize, lang: Option<Lang>) -> Option<f32>
 /// Country code and a national number of the length it allows, after `prefix` digits. A trunk zero in parentheses does not count.
 fn international(run: &Run, groups: usize, prefix: usize) -> bool {
     let digits = run.digits(groups);
-    let trunk = (1..groups).any(|at| {
-        run.shape(groups)[2 * at - 1] == b'(' && run.group(at) == b"0"
-    });
+    let trunk =
+        (1..groups).any(|at| run.shape(groups)[2 * at - 1] == b'(' && run.group(at) == b"0");
     COUNTRIES.iter().any(|(code, least, most)| {
-        let Some(national) = digits.get(prefix..).and_then(|rest| rest.strip_prefix(*code)) else {
+        let Some(national) = digits
+            .get(prefix..)
+            .and_then(|rest| rest.strip_prefix(*code))
+        else {
             return false;
         };
         // Some write the trunk zero without parentheses.
@@ -87,7 +90,8 @@ fn american(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> Option<f32
     let formatted = match shape {
         b"3)3-4" | b"3)3 4" | b"3)3.4" | b"3)7" => run.paren,
         b"3-3-4" | b"3.3.4" | b"3 3 4" | b"3 3-4" | b"3-3 4" | b"3/3-4" | b"3-7" | b"3-3.4" => true,
-        b"1-3-3-4" | b"1.3.3.4" | b"1 3 3 4" | b"1 3-3-4" | b"1(3)3-4" | b"1(3)3 4" | b"1-3-7" | b"1 3 3-4" => true,
+        b"1-3-3-4" | b"1.3.3.4" | b"1 3 3 4" | b"1 3-3-4" | b"1(3)3-4" | b"1(3)3 4" | b"1-3-7"
+        | b"1 3 3-4" => true,
         _ => false,
     };
     if formatted {
@@ -109,7 +113,12 @@ fn trunk(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> bool {
     let area = run.group(0).len();
     (2..=6).contains(&area)
         && (run.separated_by(groups, SEPARATORS) || (shape[1] == b'/' && groups <= 4 && area >= 3))
-        && !(groups >= 3 && run.separated_by(3, b".-/") && run.group(2).len() == 4 && area <= 2 && groups == 3 && digits.len() == 8)
+        && !(groups >= 3
+            && run.separated_by(3, b".-/")
+            && run.group(2).len() == 4
+            && area <= 2
+            && groups == 3
+            && digits.len() == 8)
 }
 
 /// Numbers without a trunk prefix.
@@ -119,7 +128,9 @@ fn other_countries(run: &Run, shape: &[u8], digits: &[u8], lang: Option<Lang>) -
     let known = match shape {
         // Spain, Portugal.
         b"3 3 3" | b"3-3-3" | b"3 2 2 2" | b"2 3 2 2" | b"3.3.3" | b"2 3 4" => {
-            matches!(first, b'6' | b'7' | b'9') || (first == b'8' && iberian) || (first == b'2' && lang == Some(Lang::Pt))
+            matches!(first, b'6' | b'7' | b'9')
+                || (first == b'8' && iberian)
+                || (first == b'2' && lang == Some(Lang::Pt))
         }
         b"9" => iberian && matches!(first, b'6' | b'7' | b'9'),
         // Brazil.
@@ -130,7 +141,9 @@ fn other_countries(run: &Run, shape: &[u8], digits: &[u8], lang: Option<Lang>) -
         // India.
         b"5 5" | b"5-5" => matches!(first, b'6'..=b'9'),
         // Russia, Kazakhstan.
-        b"1(3)3-2-2" | b"1 3 3-2-2" | b"1(3)3 2 2" | b"1-3-3-2-2" | b"1 3 3 2 2" => matches!(first, b'7' | b'8'),
+        b"1(3)3-2-2" | b"1 3 3-2-2" | b"1(3)3 2 2" | b"1-3-3-2-2" | b"1 3 3 2 2" => {
+            matches!(first, b'7' | b'8')
+        }
         // China.
         b"3 4 4" | b"3-4-4" => first == b'1' && matches!(digits[1], b'3'..=b'9'),
         // Mexico.
@@ -147,16 +160,42 @@ fn other_countries(run: &Run, shape: &[u8], digits: &[u8], lang: Option<Lang>) -
 /// Where the number's extension ends ("x12", "ext. 3456", "#12"), or `end` if it has none.
 pub(crate) fn with_extension(text: &str, end: usize) -> usize {
     const WORDS: &[&str] = &[
-        " extension ", ", extension ", " ext. ", ", ext. ", " ext ", ", ext ", " ext.", " ext", "ext.", "ext", " x ", " x", "x", "X", " #", "#",
-        " poste ", " durchwahl ", " anexo ", " ramal ", " int. ", " interno ",
+        " extension ",
+        ", extension ",
+        " ext. ",
+        ", ext. ",
+        " ext ",
+        ", ext ",
+        " ext.",
+        " ext",
+        "ext.",
+        "ext",
+        " x ",
+        " x",
+        "x",
+        "X",
+        " #",
+        "#",
+        " poste ",
+        " durchwahl ",
+        " anexo ",
+        " ramal ",
+        " int. ",
+        " interno ",
     ];
     let rest = &text[end..];
     for word in WORDS {
-        let Some(head) = rest.get(..word.len()) else { continue };
+        let Some(head) = rest.get(..word.len()) else {
+            continue;
+        };
         if !head.eq_ignore_ascii_case(word) {
             continue;
         }
-        let digits = rest.as_bytes()[word.len()..].iter().take(7).take_while(|byte| byte.is_ascii_digit()).count();
+        let digits = rest.as_bytes()[word.len()..]
+            .iter()
+            .take(7)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         let after = rest.as_bytes().get(word.len() + digits);
         if (1..=6).contains(&digits) && !after.is_some_and(u8::is_ascii_alphanumeric) {
             return end + word.len() + digits;

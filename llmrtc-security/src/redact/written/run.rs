@@ -56,7 +56,9 @@ impl Run {
             run.shape[2 * run.groups] = if length < 10 { b'0' } else { b'A' - 10 } + length as u8;
             run.ends[run.groups] = (count as u8, at);
             run.groups += 1;
-            let Some((code, width)) = separator(&view[at..]) else { return run };
+            let Some((code, width)) = separator(&view[at..]) else {
+                return run;
+            };
             if !view.get(at + width).is_some_and(u8::is_ascii_digit) {
                 return run;
             }
@@ -73,7 +75,11 @@ impl Run {
 
     /// The digits of one group, counted from zero.
     pub(crate) fn group(&self, at: usize) -> &[u8] {
-        let from = if at == 0 { 0 } else { usize::from(self.ends[at - 1].0) };
+        let from = if at == 0 {
+            0
+        } else {
+            usize::from(self.ends[at - 1].0)
+        };
         &self.digits[from..usize::from(self.ends[at].0)]
     }
 
@@ -94,7 +100,11 @@ impl Run {
 
     /// Whether all separators of the first `groups` groups are among `allowed`.
     pub(crate) fn separated_by(&self, groups: usize, allowed: &[u8]) -> bool {
-        self.shape(groups).iter().skip(1).step_by(2).all(|code| allowed.contains(code))
+        self.shape(groups)
+            .iter()
+            .skip(1)
+            .step_by(2)
+            .all(|code| allowed.contains(code))
     }
 
     /// Whether the first `groups` groups may end there: what follows does not make them part of something longer.
@@ -103,7 +113,13 @@ impl Run {
             None => !continues(text.as_bytes(), self.end(groups)),
             // "4111-1111-1111-1111-22" is none of the shorter things it contains.
             Some(code @ (b'-' | b'.' | b'/')) => {
-                groups > 1 && !self.shape(groups).iter().skip(1).step_by(2).any(|seen| *seen == code)
+                groups > 1
+                    && !self
+                        .shape(groups)
+                        .iter()
+                        .skip(1)
+                        .step_by(2)
+                        .any(|seen| *seen == code)
             }
             Some(_) => true,
         }
@@ -164,10 +180,18 @@ mod tests {
         let check = |text: &str, shape: &str, digits: &str| {
             let first = text.find(|c: char| c.is_ascii_digit()).expect("a digit");
             let run = Run::read(text, first, first);
-            let seen = if run.groups == 0 { &[][..] } else { run.shape(run.groups) };
+            let seen = if run.groups == 0 {
+                &[][..]
+            } else {
+                run.shape(run.groups)
+            };
             assert_eq!(String::from_utf8_lossy(seen), shape, "{text}");
             if run.groups > 0 {
-                assert_eq!(String::from_utf8_lossy(run.digits(run.groups)), digits, "{text}");
+                assert_eq!(
+                    String::from_utf8_lossy(run.digits(run.groups)),
+                    digits,
+                    "{text}"
+                );
             }
         };
         check("415) 555-2671.", "3)3-4", "4155552671");
