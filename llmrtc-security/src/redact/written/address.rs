@@ -33,9 +33,12 @@ fn listed(list: &[&str], word: &str) -> bool {
 }
 
 fn capital(word: &str) -> bool {
-    word.chars()
-        .next()
-        .is_some_and(|letter| letter.is_uppercase() || letter.is_ascii_digit())
+    let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+    match &word[digits..] {
+        // "5th Avenue", "42nd Street".
+        "st" | "nd" | "rd" | "th" => digits > 0,
+        rest => digits == 0 && rest.chars().next().is_some_and(char::is_uppercase),
+    }
 }
 
 fn particle(word: &str) -> bool {
@@ -76,9 +79,28 @@ pub(crate) fn around(text: &str, start: usize, end: usize) -> Option<Span> {
     if end - start > 6 {
         return None;
     }
-    let (from, to) = match forward(text, start, end) {
-        Some(to) => (start, to),
-        None => backward(text, start, end)?,
+    let bytes = text.as_bytes();
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte >= 0x80;
+    let named_before = bytes[..start]
+        .iter()
+        .rev()
+        .take(3)
+        .find(|byte| !matches!(byte, b' ' | b','))
+        .is_some_and(|byte| letter(byte) || *byte == b'.');
+    let named_behind = bytes.get(end) == Some(&b' ')
+        && bytes
+            .get(end + 1)
+            .is_some_and(|byte| letter(byte) || byte.is_ascii_digit());
+    // Backward first: its span starts earlier and may not depend on what only the number's own horizon shows.
+    let before = if named_before {
+        backward(text, start, end)
+    } else {
+        None
+    };
+    let (from, to) = match before {
+        Some(found) => found,
+        None if named_behind => (start, forward(text, start, end)?),
+        None => return None,
     };
     Some(Span {
         start: from,

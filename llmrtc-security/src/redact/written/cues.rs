@@ -140,6 +140,8 @@ pub(crate) struct Cues<'t> {
     recent: [Option<Found>; 8],
     next: usize,
     ahead: Option<Found>,
+    /// Whether there are no more. Asking the iterator again would search the rest of the text again.
+    exhausted: bool,
     /// What the utterance before asked for, which counts where this one says nothing.
     previous: Option<Cue>,
 }
@@ -152,6 +154,7 @@ impl<'t> Cues<'t> {
             recent: [None; 8],
             next: 0,
             ahead: None,
+            exhausted: false,
             previous: previous.and_then(asked_for),
         }
     }
@@ -201,7 +204,13 @@ impl<'t> Cues<'t> {
                 }
                 None => {}
             }
-            let Some(found) = matches.next() else { return };
+            if self.exhausted {
+                return;
+            }
+            let Some(found) = matches.next() else {
+                self.exhausted = true;
+                return;
+            };
             if whole_word(self.text.as_bytes(), found.start(), found.end()) {
                 self.ahead = Some(Found {
                     cue: AUTOMATON.1[found.pattern().as_usize()],

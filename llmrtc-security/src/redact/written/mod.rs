@@ -7,7 +7,7 @@ mod dates;
 mod ids;
 mod net;
 mod numbers;
-mod people;
+pub(super) mod people;
 mod phone;
 mod run;
 

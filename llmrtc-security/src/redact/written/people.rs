@@ -105,6 +105,11 @@ const NOT_NAMES: &[&str] = &[
     "AI", "Alexa", "Siri", "Assistant", "Customer", "Support", "Service", "Hotel", "Bank", "Data", "ID",
 ];
 
+/// Whether a word in capitals is one that starts sentences and no name.
+pub(crate) fn starts_sentences(word: &str) -> bool {
+    NOT_NAMES.contains(&word)
+}
+
 fn is_particle(word: &str) -> bool {
     matches!(
         word,
