@@ -7,8 +7,8 @@
 mod bench;
 mod browser;
 mod ci;
-mod packages;
 mod eval;
+mod packages;
 mod release;
 mod test;
 mod tidy;
