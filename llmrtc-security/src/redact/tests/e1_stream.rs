@@ -1,3 +1,4 @@
+// tidy: keys are fixtures
 //! E1: streams. Whatever the text and wherever it is cut, what leaves is what the whole text would give, and soon.
 
 use std::{
