@@ -238,10 +238,7 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
                     .get(word.len() - ending.len()..)
                     .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
         };
-        if index == 0
-            && capital(word)
-            && ENDINGS.iter().any(lower_end)
-            && word.chars().count() > 5
+        if index == 0 && capital(word) && ENDINGS.iter().any(lower_end) && word.chars().count() > 5
         {
             return Some((from + word_at, to));
         }
