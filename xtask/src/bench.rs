@@ -1,5 +1,8 @@
 //! `cargo xtask bench`: builds a release, lets the load generator measure it, and prints the figures beside those of the
-//! reference servers. It reports; it does not judge: no figure makes it fail.
+//! reference servers. Then it measures what the checks of `llmrtc-security` cost. It reports; it does not judge: no figure
+//! makes it fail.
+
+mod costs;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -20,6 +23,20 @@ pub(crate) struct Options {
     /// Also write everything as JSON to this file; `-` writes it to standard output instead of the table.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure this part alone.
+    #[arg(long, value_enum, value_name = "PART")]
+    only: Option<Part>,
+    /// Also write the costs of the security checks into `docs/security.md`.
+    #[arg(long)]
+    bless: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Whole calls.
+    Calls,
+    /// The checks of `llmrtc-security`.
+    Security,
 }
 
 /// What the load generator prints.
@@ -138,37 +155,58 @@ const SESSION_REFERENCES: &[Reference] = &[
 
 /// Measures and prints.
 pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    let machine = machine();
+    let calls = wanted(Part::Calls)
+        .then(|| calls(sh, options.quick))
+        .transpose()?;
+    let costs = wanted(Part::Security)
+        .then(|| costs::measure(sh, options.quick))
+        .transpose()?;
+
+    let document = json!({
+        "machine": machine,
+        "quick": options.quick,
+        "measured": calls,
+        "reference": { "figures": REFERENCES, "sessions": SESSION_REFERENCES },
+        "security": costs,
+    });
+    let mut text = String::new();
+    if let Some(report) = &calls {
+        text += &table(report, &machine, options.quick);
+    }
+    if let Some(costs) = &costs {
+        let table = costs::table(costs, &machine, options.quick);
+        if options.bless {
+            util::bless("docs/security.md", "bench security", &table)?;
+        }
+        text = [text, table].join(if calls.is_some() { "\n" } else { "" });
+    }
+    match &options.json {
+        Some(path) if path.as_os_str() == "-" => println!("{document:#}"),
+        Some(path) => {
+            print!("{text}");
+            std::fs::write(path, format!("{document:#}\n"))
+                .with_context(|| format!("writing {}", path.display()))?;
+        }
+        None => print!("{text}"),
+    }
+    Ok(())
+}
+
+/// What the load generator measures.
+fn calls(sh: &Shell, quick: bool) -> anyhow::Result<Report> {
     cmd!(
         sh,
         "cargo build --release --package llmrtc-server --bin llmrtc --example load"
     )
     .run()?;
-    let release = util::metadata(sh)?.target_directory.join("release");
-    let load = release.join("examples").join("load");
-    let quick = options.quick.then_some("--quick");
+    let load = util::release_example(sh, "load")?;
+    let quick = quick.then_some("--quick");
     let output = cmd!(sh, "{load} --json {quick...}")
         .read()
         .context("the load generator failed")?;
-    let report: Report =
-        serde_json::from_str(&output).context("reading the load generator's report")?;
-
-    let machine = machine();
-    let document = json!({
-        "machine": machine,
-        "quick": options.quick,
-        "measured": report,
-        "reference": { "figures": REFERENCES, "sessions": SESSION_REFERENCES },
-    });
-    match &options.json {
-        Some(path) if path.as_os_str() == "-" => println!("{document:#}"),
-        Some(path) => {
-            print!("{}", table(&report, &machine, options.quick));
-            std::fs::write(path, format!("{document:#}\n"))
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        None => print!("{}", table(&report, &machine, options.quick)),
-    }
-    Ok(())
+    serde_json::from_str(&output).context("reading the load generator's report")
 }
 
 /// The processor and how many of its threads we may use: figures mean nothing without it.

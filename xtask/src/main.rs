@@ -7,6 +7,7 @@
 mod bench;
 mod browser;
 mod ci;
+mod eval;
 mod packages;
 mod release;
 mod test;
@@ -47,6 +48,8 @@ enum Command {
     Fuzz(ci::FuzzOptions),
     /// Measure a release build and print it beside the reference servers. It reports; it does not judge.
     Bench(bench::Options),
+    /// Score what has a quality rather than a result. It reports; it does not judge.
+    Eval(eval::Options),
     /// Prepare or publish a release. Dry unless `--execute`.
     Release(release::Options),
 }
@@ -74,6 +77,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Deny => ci::deny(&sh),
         Command::Fuzz(options) => ci::fuzz(&sh, &options),
         Command::Bench(options) => bench::run(&sh, &options),
+        Command::Eval(options) => eval::run(&sh, &options),
         Command::Release(options) => release::run(&sh, &options),
     }
 }

@@ -59,6 +59,34 @@ pub(crate) fn has_cargo_command(sh: &Shell, name: &str) -> bool {
         .is_ok()
 }
 
+/// The built program of an example, in release mode.
+pub(crate) fn release_example(sh: &Shell, name: &str) -> anyhow::Result<PathBuf> {
+    Ok(metadata(sh)?
+        .target_directory
+        .join("release")
+        .join("examples")
+        .join(name))
+}
+
+/// Puts `text` between the comments `<!-- name -->` and `<!-- /name -->` of a document, in place of what stands there.
+pub(crate) fn bless(document: &str, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = root().join(document);
+    let old = std::fs::read_to_string(&path).with_context(|| format!("reading {document}"))?;
+    let new = between(&old, name, text)
+        .with_context(|| format!("{document} has no `<!-- {name} -->` … `<!-- /{name} -->`"))?;
+    std::fs::write(&path, new).with_context(|| format!("writing {document}"))
+}
+
+fn between(document: &str, name: &str, text: &str) -> Option<String> {
+    let (open, close) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let (before, rest) = document.split_once(&open)?;
+    let (_, behind) = rest.split_once(&close)?;
+    Some(format!(
+        "{before}{open}\n\n{}\n\n{close}{behind}",
+        text.trim()
+    ))
+}
+
 /// The part of `cargo metadata --no-deps` that the tasks read.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Metadata {
@@ -103,4 +131,22 @@ pub(crate) fn metadata(sh: &Shell) -> anyhow::Result<Metadata> {
         .quiet()
         .read()?;
     serde_json::from_str(&json).context("reading `cargo metadata`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::between;
+
+    #[test]
+    fn a_blessed_text_replaces_the_one_before() {
+        let document = "# Title\n\n<!-- bench -->\nold\n<!-- /bench -->\n\nend\n";
+        let blessed = between(document, "bench", "new\n").unwrap();
+        assert_eq!(
+            blessed,
+            "# Title\n\n<!-- bench -->\n\nnew\n\n<!-- /bench -->\n\nend\n"
+        );
+        assert_eq!(between(&blessed, "bench", "new").as_ref(), Some(&blessed));
+        assert_eq!(between(document, "eval", "new"), None);
+        assert_eq!(between("<!-- bench --> open", "bench", "new"), None);
+    }
 }

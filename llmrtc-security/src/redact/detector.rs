@@ -99,15 +99,18 @@ pub fn horizon(text: &str, start: usize) -> &str {
     if rest.len() < HORIZON {
         return rest;
     }
-    match rest.char_indices().nth(HORIZON) {
-        None => rest,
-        Some((cut, _)) => {
-            let seen = &rest[..cut];
-            match seen.rfind(char::is_whitespace) {
-                Some(gap) if gap > 0 => &seen[..gap],
-                _ => seen,
-            }
+    let cut = if rest.as_bytes()[..HORIZON].is_ascii() {
+        HORIZON
+    } else {
+        match rest.char_indices().nth(HORIZON) {
+            None => return rest,
+            Some((cut, _)) => cut,
         }
+    };
+    let seen = &rest[..cut];
+    match seen.rfind(char::is_whitespace) {
+        Some(gap) if gap > 0 => &seen[..gap],
+        _ => seen,
     }
 }
 

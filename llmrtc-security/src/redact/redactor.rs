@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashSet, fmt};
 use super::{
     config::RedactConfig,
     custom::{DenyList, Recogniser},
-    detector::{Context, Detector, HORIZON, Span, horizon},
+    detector::{Context, Detector, HORIZON, Span},
     kind::Kind,
     mode::{self, Mode, SinkPolicy},
     resolve::resolve,
@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Text longer than this is judged in frames of this many bytes. No utterance is; documents and logs are.
-pub(super) const FRAME: usize = 8192;
+pub(super) const FRAME: usize = 16384;
 /// Bytes before a frame that its detectors see. A 4096-bit private key in PEM fits.
 pub(super) const LOOKBACK: usize = 4096;
 
@@ -207,9 +207,12 @@ impl Redactor {
     }
 }
 
-/// Takes back what the grammar of speech says about writing: from `written` on, spans that a written identifier covers, and numbers in
-/// the grouping of a printed page (dates, versions, hashes), which are the written detector's to judge. Speech has words or
-/// loose digits, or answers a question.
+/// Characters from the start of a spoken span by which it is told from writing. Where it ends may not be settled yet.
+const TELLING: usize = 24;
+
+/// Puts the grammar of speech behind that of writing, from `written` on: a number in the grouping of a printed page (a date, a version, a
+/// hash) is the written detector's to judge, and where a written identifier has begun, speech has no say about its characters. Speech
+/// has words or loose digits, or answers a question.
 fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, written: usize) {
     if spans.len() == written {
         return;
@@ -217,36 +220,64 @@ fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, wr
     let mut heard = spans.split_off(written);
     spans.sort_by_key(|span| span.start);
     let asked = context.previous.is_some() || context.dialogue.is_some();
-    heard.retain(|span| {
-        // As much of it as its beginning may depend on.
-        let seen = span.end.min(span.start + horizon(text, span.start).len());
+    heard.retain_mut(|span| {
         let upto = spans.partition_point(|written| written.start <= span.start);
-        let covered = spans[..upto]
+        if spans[..upto]
             .iter()
             .rev()
             .take(4)
-            .any(|written| seen <= written.end);
-        !covered && (asked || is_spoken(&text[span.start..seen]))
+            .any(|written| span.start < written.end)
+        {
+            span.score = span.score.min(0.1);
+        }
+        asked || is_spoken(text, span)
     });
     spans.append(&mut heard);
 }
 
-/// Whether a span has a word of letters alone, or at least four loose groups of one or two digits.
-fn is_spoken(value: &str) -> bool {
+/// Whether a span starts as speech is written down: with a word of letters, perhaps after a short number, or with loose digits.
+fn is_spoken(text: &str, span: &Span) -> bool {
+    // "model=nova", "claude-3": programs write like that.
+    if text[..span.start].ends_with(['=', '/', '\\', '_', ':', '#', '@', '&', '-', '.']) {
+        return false;
+    }
+    let text = &text[span.start..];
+    let telling = text
+        .char_indices()
+        .nth(TELLING)
+        .map_or(text.len(), |(at, _)| at);
+    let digits = |word: &str| word.bytes().all(|byte| byte.is_ascii_digit());
     let mut loose = 0;
-    for word in value
-        .split(|character: char| !character.is_alphanumeric())
+    let mut words = text[..telling]
+        .split([' ', ','])
         .filter(|word| !word.is_empty())
-    {
-        if word.chars().all(char::is_alphabetic) {
+        .peekable();
+    while let Some(word) = words.next() {
+        let word = word.trim_matches(|character: char| !character.is_alphanumeric());
+        if word.contains(['_', '/', '='])
+            || (span.kind == Kind::Name
+                && word.contains(|character: char| character.is_ascii_digit()))
+        {
+            return false;
+        }
+        if word.chars().all(|character| {
+            character.is_alphabetic() || matches!(character, '\'' | '’' | '-' | '.' | '@')
+        }) {
             return true;
         }
-        loose += usize::from(word.len() <= 2);
+        if word.split('-').all(|part| part.len() <= 2 && digits(part)) {
+            loose += word.split('-').count();
+        } else if loose == 0 && word.len() <= 3 && digits(word) {
+            loose += 1;
+        } else {
+            // "sw16 4ab", as a caller spells it.
+            let halves = words.peek().is_some_and(|next| {
+                next.len() == 1 || next.contains(|character: char| character.is_ascii_digit())
+            });
+            return loose >= 4 || span.kind == Kind::Postcode && (halves || word.len() >= 5);
+        }
     }
     loose >= 4
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || matches!(byte, b' ' | b',' | b'-'))
 }
 
 impl fmt::Debug for Redactor {

@@ -9,8 +9,8 @@
 //! * A tag is written when its span's beginning is released; the rest of the span is swallowed. Modes that need the whole value
 //!   (masks, pseudonyms, tokens) write when its end is known, so a span under way is held longer, and only that.
 //! * After [`MAX_HOLD`], [`tick`](RedactStream::tick) releases text early where no continuation out of a list of hostile ones
-//!   (digits, number words in five languages, "@…", "dot com") would change what the detectors say about it. Text that may still turn out to be
-//!   part of something stays for its horizon: silence must not reveal half a card number.
+//!   (digits, number words in five languages, "@…", "dot com") would change what the detectors say about it, and only up to the first word with a
+//!   digit, a sign or a capital, and never into the last five words. Text that may still turn out to be part of something stays for its horizon: silence must not reveal half a card number.
 //! * When a recogniser takes back what it had said, the stream says how much of its output still stands. What has been redacted
 //!   once stays so until the hypothesis is final, even if later digits no longer make a card.
 
@@ -27,6 +27,7 @@ use super::{
     mode::{Mode, SinkPolicy},
     redactor::{Frame, Redactor, clip, write},
     tokens::SessionTokens,
+    written::people,
 };
 
 /// Longest that harmless text waits for more, when ticked. A second and a half is the pause after which a caller has finished.
@@ -318,6 +319,9 @@ impl RedactStream {
             "1111 1111 1111",
             " 1 1 1 1 1 1 1",
             "@example.com",
+            "example.com",
+            " example dot com",
+            " gmail",
             ".com",
             " at gmail dot com",
             " dot smith at gmail dot com",
@@ -331,9 +335,28 @@ impl RedactStream {
             " eins eins eins eins eins eins eins",
             " um um um um um um um",
             " street",
+            " (415) 555-2671",
+            " @ 1 a",
+            " 12",
+            " 5 ",
+            " 12 34 56 C",
+            " Main Street",
             "PRIVATE KEY-----",
             " arroba gmail punto com",
         ];
+        let mut harmless = before_last_words(&self.text).min(upto);
+        harmless = self.text[..harmless]
+            .rfind(char::is_whitespace)
+            .unwrap_or(0);
+        if harmless <= self.released {
+            return self.released;
+        }
+        if let Some(telling) = first_telling_word(&self.text[self.released..harmless]) {
+            harmless = harmless.min(self.released + telling);
+        }
+        if harmless <= self.released {
+            return self.released;
+        }
         let from = self
             .text
             .floor_char_boundary(self.frame.saturating_sub(super::redactor::LOOKBACK));
@@ -343,8 +366,6 @@ impl RedactStream {
                 .window_for(text, &context(&self.options), &self.options.policy)
         };
         let now = judge(text);
-        // Whole words only: the last one may go on.
-        let mut harmless = self.text[..upto].rfind(char::is_whitespace).unwrap_or(0);
         let mut longer = String::with_capacity(text.len() + 64);
         for continuation in HOSTILE {
             longer.clear();
@@ -374,6 +395,40 @@ fn context(options: &StreamOptions) -> Context<'_> {
         lang: options.lang,
         dialogue: options.dialogue.as_ref(),
     }
+}
+
+/// Words at the end that are not released early: what a name, a mailbox or a street needs to be told from what follows.
+const LAST_WORDS: usize = 5;
+
+/// The first word that may be the beginning of too many things to list: with a digit, a sign, or a capital that no sentence explains.
+fn first_telling_word(text: &str) -> Option<usize> {
+    let plain = |word: &str| {
+        let word = word.trim_end_matches(['.', ',', '!', '?', ';']);
+        let letters = word
+            .chars()
+            .all(|character| character.is_alphabetic() || matches!(character, '\'' | '’'));
+        let lower =
+            !word.starts_with(char::is_uppercase) || word == "I" || people::starts_sentences(word);
+        letters && lower && (word.chars().count() > 1 || matches!(word, "I" | "a" | ""))
+    };
+    let mut at = 0;
+    text.split_inclusive(char::is_whitespace).find_map(|piece| {
+        let start = at;
+        at += piece.len();
+        (!plain(piece.trim())).then_some(start)
+    })
+}
+
+/// Where the last words start.
+fn before_last_words(text: &str) -> usize {
+    let mut end = text.len();
+    for _ in 0..LAST_WORDS {
+        end = text[..end]
+            .trim_end()
+            .rfind(char::is_whitespace)
+            .unwrap_or(0);
+    }
+    end
 }
 
 /// `count` characters before `end`.

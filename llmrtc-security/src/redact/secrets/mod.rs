@@ -12,7 +12,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use shapes::{SHAPES, Tail};
 
 use super::{
-    detector::{Context, Detector, Span, horizon},
+    detector::{Context, Detector, HORIZON, Span, horizon},
     kind::Kind,
 };
 
@@ -146,12 +146,7 @@ fn random(value: &[u8]) -> bool {
 /// A key by its prefix. Of several shapes with the matched prefix any may fit.
 fn shape(text: &str, start: usize, prefix: usize) -> Option<(usize, usize)> {
     let bytes = text.as_bytes();
-    if start > 0
-        && (bytes[start - 1].is_ascii_alphanumeric()
-            || matches!(bytes[start - 1], b'-' | b'/')
-                && !text[..start].contains("://")
-                && bytes[start - 1] == b'-')
-    {
+    if start > 0 && (bytes[start - 1].is_ascii_alphanumeric() || bytes[start - 1] == b'-') {
         return None;
     }
     let issued = &text[start..start + prefix];
@@ -160,14 +155,16 @@ fn shape(text: &str, start: usize, prefix: usize) -> Option<(usize, usize)> {
         .filter(|(known, ..)| issued.starts_with(known) || *known == issued)
         .find_map(|(known, tail, least)| {
             let from = start + known.len();
-            let length = run(bytes, from, *tail);
             // The shortest a key can be is visible within the horizon; the rest may be as long as it likes.
-            let seen = &bytes[from..from + length.min(64 - known.len().min(40))];
-            if length < (*least).min(63 - known.len().min(40))
+            let most = HORIZON - known.len();
+            let seen =
+                &bytes[from..from + run(&bytes[..bytes.len().min(from + most)], from, *tail)];
+            if seen.len() < (*least).min(most - 1)
                 || !(random(seen) || *tail == Tail::Upper && varied(seen))
             {
                 return None;
             }
+            let length = run(bytes, from, *tail);
             let mut end = from + length;
             while matches!(bytes[end - 1], b'.' | b'-') {
                 end -= 1;

@@ -146,11 +146,8 @@ impl Reader<'_> {
         let mut at = 0;
         let mut cue = Cue::default();
         let mut last_name = None;
-        // Addresses hold a sign; most texts hold none.
-        let signs = self
-            .tokens
-            .iter()
-            .any(|token| token.entry.sign != 0 || matches!(token.gap, Gap::Sign(b'.')));
+        // Addresses hold a sign; most texts hold none. The next one, from where the pass is.
+        let mut sign = 0;
         while at < self.tokens.len() {
             let token = &self.tokens[at];
             cue.pass(at, token);
@@ -174,6 +171,18 @@ impl Reader<'_> {
                 }
                 continue;
             }
+            sign = sign.max(at);
+            while self
+                .tokens
+                .get(sign)
+                .is_some_and(|token| token.entry.sign == 0 && !matches!(token.gap, Gap::Sign(b'.')))
+            {
+                sign += 1;
+            }
+            let signs = self
+                .tokens
+                .get(sign)
+                .is_some_and(|token| token.reach < limit);
             let address = if signs {
                 self.address(at, limit, want)
             } else {

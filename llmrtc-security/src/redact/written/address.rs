@@ -16,10 +16,10 @@ const SUFFIXES: &[&str] = &[
 /// Those of them that are too ordinary to follow one word alone in a sentence.
 const STREETS: usize = 40;
 
-/// Words that start a street's name where the number comes last (Spanish, Portuguese, Italian, German) or first (French).
+/// Words that start a street's name where the number comes last (Spanish, Portuguese, Italian) or first (French).
 #[rustfmt::skip]
 const PREFIXES: &[&str] = &[
-    "calle", "c/", "avenida", "avda", "avda.", "av.", "av", "plaza", "pza.", "paseo", "camino", "carrer", "carretera", "ronda", "travesía", "via", "viale", "piazza", "corso", "largo", "vicolo", "strada", "rua", "r.", "travessa", "praça", "alameda", "estrada", "rue", "boulevard", "place", "chemin", "allée", "impasse", "quai", "route", "cours", "am", "an", "auf", "im", "zum", "zur", "unter",
+    "calle", "c/", "avenida", "avda", "avda.", "av.", "av", "plaza", "pza.", "paseo", "camino", "carrer", "carretera", "ronda", "travesía", "via", "viale", "piazza", "corso", "largo", "vicolo", "strada", "rua", "r.", "travessa", "praça", "alameda", "estrada", "rue", "boulevard", "place", "chemin", "allée", "impasse", "quai", "route", "cours",
 ];
 
 /// Endings of German and Dutch street names.
@@ -33,9 +33,12 @@ fn listed(list: &[&str], word: &str) -> bool {
 }
 
 fn capital(word: &str) -> bool {
-    word.chars()
-        .next()
-        .is_some_and(|letter| letter.is_uppercase() || letter.is_ascii_digit())
+    let digits = word.bytes().take_while(u8::is_ascii_digit).count();
+    match &word[digits..] {
+        // "5th Avenue", "42nd Street".
+        "st" | "nd" | "rd" | "th" => digits > 0,
+        rest => digits == 0 && rest.chars().next().is_some_and(char::is_uppercase),
+    }
 }
 
 fn particle(word: &str) -> bool {
@@ -76,9 +79,28 @@ pub(crate) fn around(text: &str, start: usize, end: usize) -> Option<Span> {
     if end - start > 6 {
         return None;
     }
-    let (from, to) = match forward(text, start, end) {
-        Some(to) => (start, to),
-        None => backward(text, start, end)?,
+    let bytes = text.as_bytes();
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte >= 0x80;
+    let named_before = bytes[..start]
+        .iter()
+        .rev()
+        .take(3)
+        .find(|byte| !matches!(byte, b' ' | b','))
+        .is_some_and(|byte| letter(byte) || *byte == b'.');
+    let named_behind = bytes.get(end) == Some(&b' ')
+        && bytes
+            .get(end + 1)
+            .is_some_and(|byte| letter(byte) || byte.is_ascii_digit());
+    // Backward first: its span starts earlier and may not depend on what only the number's own horizon shows.
+    let before = if named_before {
+        backward(text, start, end)
+    } else {
+        None
+    };
+    let (from, to) = match before {
+        Some(found) => found,
+        None if named_behind => (start, forward(text, start, end)?),
+        None => return None,
     };
     Some(Span {
         start: from,
@@ -178,7 +200,7 @@ fn forward(text: &str, start: usize, end: usize) -> Option<usize> {
 fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let from = text[..start].char_indices().rev().take(44).last()?.0;
     let head = text[from..start].trim_end_matches(' ');
-    let head = head.trim_end_matches(|character: char| matches!(character, ',' | ' '));
+    let head = head.trim_end_matches([',', ' ']);
     let head = ["nº", "n°", "n.º", "no.", "numero", "número", "n."]
         .iter()
         .find_map(|mark| head.strip_suffix(mark))
@@ -216,10 +238,7 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
                     .get(word.len() - ending.len()..)
                     .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
         };
-        if index == 0
-            && capital(word)
-            && ENDINGS.iter().any(|ending| lower_end(&ending))
-            && word.chars().count() > 5
+        if index == 0 && capital(word) && ENDINGS.iter().any(lower_end) && word.chars().count() > 5
         {
             return Some((from + word_at, to));
         }
@@ -234,8 +253,7 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
             return capital(&earlier[adjective..]).then_some((from + adjective, to));
         }
         if index > 0 && listed(PREFIXES, word) {
-            let german = matches!(word, "am" | "an" | "auf" | "im" | "zum" | "zur" | "unter");
-            return (!german && !(word == "av" && index > 4)).then_some((from + word_at, to));
+            return Some((from + word_at, to));
         }
         if !(capital(word) || (index > 0 && particle(word))) {
             return None;

@@ -75,7 +75,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "ssn", "social security", "social security number", "social", "itin", "taxpayer identification", "tin", "ss number", "ss#", "soc sec",
     ]),
     (Cue::Id, &[
-        "national id", "my id", "id no", "id no.", "id:", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
+        "national id", "my id", "id no", "id no.", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
         "id card", "national identification number", "government id", "tax id", "tax number", "tax file number", "tfn", "tax identification number", "sin", "social insurance", "social insurance number",
         "medicare", "medicare number", "medicaid", "aadhaar", "aadhar", "uidai", "pan card", "pan number", "ein", "employer identification number", "utr", "vat number",
         "dni", "nie", "nif", "nuss", "curp", "rfc", "rut", "run", "cuit", "cuil", "cédula", "cedula", "documento", "documento de identidad", "número de identidad", "seguridad social", "nss",
@@ -90,7 +90,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "passport", "passport number", "passport no", "pasaporte", "passeport", "reisepass", "reisepassnummer", "passnummer", "passaporte", "passaporto", "paspoort",
     ]),
     (Cue::Licence, &[
-        "driver's license", "driver’s license", "drivers license", "driver license", "driving licence", "driving license", "driver's licence", "driver licence", "drivers licence", "driver's license number", "driving licence number", "license number", "licence number", "dl number",
+        "driver's license", "driver’s license", "drivers license", "driver license", "driving licence", "driving license", "driver's licence", "driver licence", "drivers licence", "driver's license number", "driving licence number", "license number", "licence number", "dl number", "my license", "license no", "licence no", "license #",
         "licencia de conducir", "carnet de conducir", "permiso de conducir", "permis de conduire", "führerschein", "führerscheinnummer", "carteira de motorista", "carta de condução", "cnh", "patente", "rijbewijs",
     ]),
     (Cue::Birth, &[
@@ -140,6 +140,8 @@ pub(crate) struct Cues<'t> {
     recent: [Option<Found>; 8],
     next: usize,
     ahead: Option<Found>,
+    /// Whether there are no more. Asking the iterator again would search the rest of the text again.
+    exhausted: bool,
     /// What the utterance before asked for, which counts where this one says nothing.
     previous: Option<Cue>,
 }
@@ -152,6 +154,7 @@ impl<'t> Cues<'t> {
             recent: [None; 8],
             next: 0,
             ahead: None,
+            exhausted: false,
             previous: previous.and_then(asked_for),
         }
     }
@@ -201,7 +204,13 @@ impl<'t> Cues<'t> {
                 }
                 None => {}
             }
-            let Some(found) = matches.next() else { return };
+            if self.exhausted {
+                return;
+            }
+            let Some(found) = matches.next() else {
+                self.exhausted = true;
+                return;
+            };
             if whole_word(self.text.as_bytes(), found.start(), found.end()) {
                 self.ahead = Some(Found {
                     cue: AUTOMATON.1[found.pattern().as_usize()],

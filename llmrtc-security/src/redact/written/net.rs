@@ -20,7 +20,7 @@ const TLDS: &[&str] = &[
     "hu", "ie", "il", "im", "in", "industries", "info", "ink", "institute", "insurance", "int", "international", "io", "iq", "ir", "it", "je", "jm", "jo", "jobs", "jp", "ke", "kg", "kh",
     "kr", "kw", "kz", "land", "law", "lb", "legal", "li", "life", "link", "lk", "loan", "lol", "london", "lt", "ltd", "lu", "lv", "ly", "ma", "management", "market", "marketing", "mc", "me",
     "media", "medical", "mg", "miami", "mil", "mk", "mn", "mobi", "mt", "museum", "mx", "my", "mz", "net", "network", "news", "ng", "ngo", "ni", "ninja", "nl", "no", "np", "nu", "nyc", "nz",
-    "one", "ong", "online", "org", "pa", "paris", "partners", "parts", "pe", "ph", "photo", "photography", "photos", "pk", "plus", "pr", "press", "pro", "productions", "properties", "property", "pt",
+    "one", "ong", "online", "org", "pa", "paris", "partners", "parts", "pe", "ph", "photo", "photography", "photos", "pk", "pl", "plus", "pr", "press", "pro", "productions", "properties", "property", "pt",
     "pub", "qa", "re", "rent", "rentals", "repair", "report", "restaurant", "reviews", "rio", "rip", "ro", "rocks", "ru", "sa", "sale", "school", "se", "services", "sg", "shop", "si", "site",
     "sk", "sn", "social", "software", "solutions", "space", "store", "studio", "su", "supply", "support", "sv", "systems", "taipei", "tax", "taxi", "team", "tech", "technology", "tel", "th", "tips",
     "tn", "today", "tokyo", "tools", "top", "tours", "town", "toys", "tr", "trade", "training", "travel", "tv", "tw", "ua", "ug", "uk", "university", "us", "uy", "uz", "vc", "ve", "ventures", "vet", "video",
@@ -29,11 +29,11 @@ const TLDS: &[&str] = &[
 
 /// Country codes under which registrars sell the second level only (`co.id`), or which are file endings or words.
 const SHY_TLDS: &[&str] = &[
-    "rs", "py", "md", "sh", "so", "zip", "mov", "pl", "ps", "cc", "ml", "pm", "tf", "la", "is",
-    "to", "am", "as", "do", "id", "name", "st", "ws", "mu", "mw", "zm", "bn", "lb", "gs", "vg",
-    "cd", "cg", "ci", "cm", "cv", "et", "fo", "gl", "gm", "gp", "gy", "ht", "lc", "ls", "mr", "mv",
-    "na", "nc", "ne", "pf", "pg", "sc", "sd", "sl", "sr", "sy", "sz", "tc", "td", "tg", "tj", "tl",
-    "tm", "tt", "tz", "vi", "vu", "ye", "gold", "plumbing", "run", "live", "green", "blue", "red",
+    "rs", "py", "md", "sh", "so", "zip", "mov", "ps", "cc", "ml", "pm", "tf", "la", "is", "to",
+    "am", "as", "do", "id", "name", "st", "ws", "mu", "mw", "zm", "bn", "lb", "gs", "vg", "cd",
+    "cg", "ci", "cm", "cv", "et", "fo", "gl", "gm", "gp", "gy", "ht", "lc", "ls", "mr", "mv", "na",
+    "nc", "ne", "pf", "pg", "sc", "sd", "sl", "sr", "sy", "sz", "tc", "td", "tg", "tj", "tl", "tm",
+    "tt", "tz", "vi", "vu", "ye", "gold", "plumbing", "run", "live", "green", "blue", "red",
     "pink", "black", "page", "page", "date", "review", "science",
 ];
 
@@ -60,6 +60,9 @@ fn is_label(character: char) -> bool {
 /// Most characters of a local part that count: the `@` and some of the domain must be visible within one horizon.
 const LOCAL_PART: usize = 40;
 
+/// Labels of a host that people write.
+const MAX_LABELS: usize = 8;
+
 /// The e-mail address whose `@` is at `at`.
 pub(crate) fn email(text: &str, at: usize) -> Option<Span> {
     let head = &text[..at];
@@ -71,7 +74,7 @@ pub(crate) fn email(text: &str, at: usize) -> Option<Span> {
     };
     let start = local_part(head)?;
     let after = at + 1 + usize::from(head.len() < at);
-    let end = domain_end(text, after)?;
+    let end = domain_end(text, start, after)?;
     Some(Span {
         start,
         end,
@@ -95,23 +98,29 @@ fn local_part(head: &str) -> Option<usize> {
         .then(|| head.len() - part.len())
 }
 
-/// The end of a domain with at least one dot and letters last.
-fn domain_end(text: &str, start: usize) -> Option<usize> {
-    let seen = horizon(text, start);
-    let length = seen
-        .char_indices()
-        .find(|(_, character)| !is_label(*character) && *character != '.')
-        .map_or(seen.len(), |(at, _)| at);
-    let domain = seen[..length].trim_end_matches(['.', '-']);
-    let (_, last) = domain.rsplit_once('.')?;
-    let last = last.trim_end_matches(|character: char| !character.is_alphanumeric());
-    (domain.len() >= 4
-        && !domain.starts_with('.')
-        && last.chars().count() >= 2
-        && last
+/// The end of a domain with at least one dot and letters last, for an address that starts at `start`.
+fn domain_end(text: &str, start: usize, domain: usize) -> Option<usize> {
+    let outside = |character: char| !is_label(character) && character != '.';
+    let limit = start + horizon(text, start).len();
+    let seen = text.get(domain..limit)?;
+    if let Some(length) = seen
+        .find(outside)
+        .or_else(|| (limit == text.len()).then_some(seen.len()))
+    {
+        let name = seen[..length].trim_end_matches(['.', '-']);
+        let (_, last) = name.rsplit_once('.')?;
+        let letters = last
             .chars()
-            .all(|character| character.is_alphabetic() || character == '-'))
-    .then(|| start + domain.len())
+            .all(|character| character.is_alphabetic() || character == '-');
+        if name.len() < 4 || name.starts_with('.') || last.chars().count() < 2 || !letters {
+            return None;
+        }
+        return Some(domain + name.len());
+    }
+    // The horizon ends within the domain, so it is one, however it ends.
+    let length = text[domain..].find(outside).unwrap_or(text.len() - domain);
+    let name = text[domain..domain + length].trim_end_matches(['.', '-']);
+    (!seen.is_empty() && seen.starts_with(is_label)).then_some(domain + name.len())
 }
 
 /// "john [at] example [dot] com", whose bracketed "at" starts at `bracket`.
@@ -246,10 +255,17 @@ fn url_end(text: &str, start: usize) -> usize {
 /// The host, perhaps with a path, whose first label starts at `start`.
 pub(crate) fn host(text: &str, start: usize) -> Option<Span> {
     let seen = horizon(text, start);
+    let mut dots = 0;
     let length = seen
         .char_indices()
-        .find(|(_, character)| !is_label(*character) && *character != '.')
+        .find(|(_, character)| {
+            dots += usize::from(*character == '.');
+            !is_label(*character) && *character != '.' || dots > MAX_LABELS
+        })
         .map_or(seen.len(), |(at, _)| at);
+    if dots > MAX_LABELS {
+        return None;
+    }
     let name = seen[..length].trim_end_matches(['.', '-']);
     let after = &text[start + name.len()..];
     if after.starts_with(['@', '_', '(', '=', '\\']) || name.contains("..") {
@@ -372,6 +388,21 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
 /// The IPv6 or hardware address at `start`.
 pub(crate) fn colons(text: &str, start: usize) -> Option<Span> {
     let bytes = text.as_bytes();
+    // In the middle of a fingerprint: pairs or fours of hexadecimal digits go on to the left.
+    if let Some(before) = start
+        .checked_sub(1)
+        .filter(|before| matches!(bytes[*before], b':' | b'-'))
+    {
+        let group = bytes[..before]
+            .iter()
+            .rev()
+            .take(5)
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
+        if matches!(group, 1 | 2 | 4) {
+            return None;
+        }
+    }
     let length = bytes[start..]
         .iter()
         .take(46)

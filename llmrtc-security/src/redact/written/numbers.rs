@@ -94,7 +94,11 @@ pub(crate) fn judge(
             return found(text, &run, groups, Kind::Phone, score);
         }
     }
-    Verdict::Skip(run.end(1))
+    // No pattern starts with two digits that stand alone; only cues read such a row, and none did.
+    let loose = (0..run.groups)
+        .take_while(|at| run.group(*at).len() == 1)
+        .count();
+    Verdict::Skip(run.end(if loose >= 3 { loose - 1 } else { 1 }))
 }
 
 /// A number in telephone groups that is all there is.
@@ -104,16 +108,7 @@ fn lonely(text: &str, run: &Run) -> Option<(usize, f32)> {
     (alone
         && matches!(
             run.shape(run.groups),
-            b"3 3 3"
-                | b"3-3-3"
-                | b"2 3 2 2"
-                | b"3 2 2 2"
-                | b"4 4"
-                | b"4-4"
-                | b"2 2 2 2"
-                | b"3 2 2"
-                | b"3-4"
-                | b"3 4"
+            b"3 3 3" | b"3-3-3" | b"2 3 2 2" | b"3 2 2 2" | b"2 2 2 2"
         ))
     .then_some((run.groups, 0.65))
 }
@@ -136,6 +131,9 @@ fn found(text: &str, run: &Run, groups: usize, kind: Kind, score: f32) -> Verdic
 
 /// Numbers that prove themselves.
 fn certain(text: &str, run: &Run) -> Option<(usize, Kind, f32)> {
+    if run.digits(run.groups).len() < 8 {
+        return None;
+    }
     (1..=run.groups)
         .rev()
         .filter(|groups| run.closes(text, *groups))
@@ -174,7 +172,8 @@ fn card(run: &Run, groups: usize) -> Option<f32> {
     if !(12..=19).contains(&digits.len()) || run.plus || !run.separated_by(groups, b" -.") {
         return None;
     }
-    if !issuer(digits) || check::uniform(digits) {
+    let placeholder = matches!(run.shape(groups), b"4-4-4-4" | b"4 4 4 4");
+    if !(issuer(digits) || placeholder) || check::uniform(digits) {
         return None;
     }
     let grouped = matches!(
@@ -404,7 +403,7 @@ fn announced(text: &str, run: &Run, cues: &mut Cues<'_>) -> Option<(usize, Kind,
         Cue::Licence => best(6, 16, b" -").map(|groups| (groups, Kind::DrivingLicence, 0.8)),
         Cue::Postcode => match run.shape(run.groups.min(2)) {
             b"5-4" | b"5-3" | b"3 2" | b"4-3" => Some(2),
-            _ => code(4, 6),
+            _ => code(4, 6).filter(|_| !unit_after(text, run.end(1))),
         }
         .map(|groups| (groups, Kind::Postcode, 0.8)),
         Cue::Iban | Cue::Bic | Cue::Birth | Cue::Harmless => None,

@@ -84,9 +84,6 @@ fn american(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> Option<f32
         (10, _) => digits,
         _ => return None,
     };
-    if !matches!(national[0], b'2'..=b'9') {
-        return None;
-    }
     let formatted = match shape {
         b"3)3-4" | b"3)3 4" | b"3)3.4" | b"3)7" => run.paren,
         b"3-3-4" | b"3.3.4" | b"3 3 4" | b"3 3-4" | b"3-3 4" | b"3/3-4" | b"3-7" | b"3-3.4" => true,
@@ -98,7 +95,10 @@ fn american(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> Option<f32
         return Some(0.85);
     }
     // In a row only where both area and exchange are possible, and not a round quantity.
-    let bare = groups == 1 && matches!(national[3], b'2'..=b'9') && !national.ends_with(b"0000");
+    let bare = groups == 1
+        && matches!(national[0], b'2'..=b'9')
+        && matches!(national[3], b'2'..=b'9')
+        && !national.ends_with(b"0000");
     bare.then_some(0.55)
 }
 
@@ -111,6 +111,10 @@ fn trunk(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> bool {
         return matches!(digits.len(), 10 | 11);
     }
     let area = run.group(0).len();
+    // "(0)20 7946 0958".
+    if run.paren && area == 1 {
+        return run.separated_by(groups, SEPARATORS);
+    }
     (2..=6).contains(&area)
         && (run.separated_by(groups, SEPARATORS) || (shape[1] == b'/' && groups <= 4 && area >= 3))
         && !(groups >= 3
