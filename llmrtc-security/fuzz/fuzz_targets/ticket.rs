@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
         .expect("memory does not wait")
         .expect("there is room");
     let address = Ipv4Addr::LOCALHOST.into();
-    let mut redeem = |ticket: &str, origin| {
+    let redeem = |ticket: &str, origin| {
         let redeemed = tickets.redeem(ticket, origin, address, now).now_or_never();
         redeemed.expect("memory does not wait").is_ok()
     };
