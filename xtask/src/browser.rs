@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use xshell::{Shell, cmd};
 
-use crate::util;
+use crate::{
+    packages::{self, package},
+    util,
+};
 
 /// Where the suite lives, from the repository's root.
 const SUITE: &str = "llmrtc-server/tests/browser";
@@ -48,52 +51,23 @@ fn find_chromium() -> anyhow::Result<Option<PathBuf>> {
     Ok(BROWSERS.iter().find_map(|name| util::find_program(name)))
 }
 
-/// Installs the Debian packages whose programs are missing; says what and why before it does.
+/// Installs the Debian packages whose programs are missing.
 fn install_missing_packages(sh: &Shell) -> anyhow::Result<()> {
     let mut missing = Vec::new();
     if find_chromium()?.is_none() {
-        missing.push(("chromium", "the browser that the npm client runs in"));
+        missing.push(package(
+            "chromium",
+            "the browser that the npm client runs in",
+        ));
     }
     if util::find_program("node").is_none() {
-        missing.push(("nodejs", "runs the suite"));
+        missing.push(package("nodejs", "runs the browser suite"));
     }
     if util::find_program("npm").is_none() {
-        missing.push(("npm", "fetches the npm client under test"));
+        missing.push(package("npm", "fetches the npm client under test"));
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    for (package, why) in &missing {
-        println!("browser: the Debian package `{package}` is needed: {why}");
-    }
-    let by_hand = format!(
-        "install {} yourself (Debian: `apt-get install {}`), or point LLMRTC_CHROMIUM at an existing browser",
-        packages.join(", "),
-        packages.join(" ")
-    );
-    ensure!(
-        util::variable("LLMRTC_SKIP_INSTALL").is_none(),
-        "LLMRTC_SKIP_INSTALL forbids installing: {by_hand}"
-    );
-    ensure!(
-        util::find_program("apt-get").is_some(),
-        "this system has no apt-get: {by_hand}"
-    );
-    let (program, prefix) = apt_get(sh).with_context(|| by_hand.clone())?;
-    println!(
-        "browser: installing {} with apt-get (LLMRTC_SKIP_INSTALL=1 forbids this)",
-        packages.join(", ")
-    );
-    cmd!(sh, "{program} {prefix...} update --quiet")
-        .run()
-        .with_context(|| by_hand.clone())?;
-    cmd!(
-        sh,
-        "{program} {prefix...} install --yes --quiet --no-install-recommends {packages...}"
-    )
-    .run()
-    .context(by_hand)
+    let alternative = "point LLMRTC_CHROMIUM at an existing browser";
+    packages::install(sh, &missing, Some(alternative))
 }
 
 /// The browser driver says what it needs in `package.json`; an older Node.js would fail in the middle of it.
@@ -110,32 +84,6 @@ fn ensure_node_is_recent(sh: &Shell) -> anyhow::Result<()> {
         "the browser suite needs Node.js {OLDEST} or newer; `node --version` says {version}"
     );
     Ok(())
-}
-
-/// How to call `apt-get` without questions: directly as root, else through a `sudo` that asks no password.
-fn apt_get(sh: &Shell) -> anyhow::Result<(&'static str, &'static [&'static str])> {
-    if cmd!(sh, "id --user").quiet().read()?.trim() == "0" {
-        return Ok(("env", &["DEBIAN_FRONTEND=noninteractive", "apt-get"]));
-    }
-    let passwordless = util::find_program("sudo").is_some()
-        && cmd!(sh, "sudo --non-interactive true")
-            .quiet()
-            .ignore_stderr()
-            .run()
-            .is_ok();
-    if !passwordless {
-        bail!("apt-get needs root, and sudo would ask for a password");
-    }
-    // `sudo` drops the environment, so the variable goes behind it.
-    Ok((
-        "sudo",
-        &[
-            "--non-interactive",
-            "env",
-            "DEBIAN_FRONTEND=noninteractive",
-            "apt-get",
-        ],
-    ))
 }
 
 /// Brings `node_modules` to what the lock file says. Package scripts never run.

@@ -8,6 +8,7 @@ mod bench;
 mod browser;
 mod ci;
 mod eval;
+mod packages;
 mod release;
 mod test;
 mod tidy;
@@ -35,7 +36,7 @@ enum Command {
     Fmt,
     /// Lint every target with warnings denied.
     Clippy,
-    /// Run the tests: unit, end to end, documentation and the browser suite.
+    /// Run the tests: unit, end to end, documentation and the browser suite; with `--all` also deployment.
     Test(test::Options),
     /// Build the API documentation with warnings denied.
     Doc,

@@ -4,7 +4,11 @@ use anyhow::bail;
 use clap::ValueEnum;
 use xshell::{Shell, cmd};
 
-use crate::{browser, util};
+use crate::{
+    browser,
+    packages::{self, Package, package, service},
+    util,
+};
 
 /// Options of `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -12,7 +16,7 @@ pub(crate) struct Options {
     /// Run one group only.
     #[arg(long, value_enum, conflicts_with = "all")]
     group: Option<Group>,
-    /// Run every group. This is the default; the flag exists for scripts that like to say so.
+    /// Run every group. The default leaves out `deploy`, which installs servers and takes long.
     #[arg(long)]
     all: bool,
 }
@@ -25,10 +29,57 @@ enum Group {
     E2e,
     /// The unmodified npm client, and our playground, in Chromium.
     Browser,
+    /// The files of `docs/deploy` in the programs that they are for, and scanners against our listeners.
+    Deploy,
 }
 
 /// Selects the end-to-end tests in nextest's filter language.
 const E2E_FILTER: &str = "package(llmrtc-server) & kind(test)";
+/// The modules of integration tests that make up the deploy group. Their tests are marked `#[ignore]`.
+const DEPLOY_MODULES: [&str; 2] = ["deploy", "testssl"];
+
+/// What the cargo tests start, and the packages that bring it.
+fn missing_for_cargo() -> Vec<Package> {
+    let mut missing = Vec::new();
+    if !packages::has_program("redis-server") {
+        missing.push(service(
+            "redis-server",
+            "limits, tickets and sessions that servers share",
+        ));
+    }
+    if !packages::has_postgres() {
+        missing.push(service(
+            "postgresql",
+            "conversations and the audit log in a database",
+        ));
+    }
+    missing
+}
+
+/// What the deploy group starts, and the packages that bring it.
+fn missing_for_deploy() -> Vec<Package> {
+    let needs = [
+        ("nginx", service("nginx", "the proxy of docs/deploy")),
+        ("turnserver", service("coturn", "the relay of docs/deploy")),
+        (
+            "nft",
+            package("nftables", "checks the firewall of docs/deploy"),
+        ),
+        (
+            "systemd-analyze",
+            package("systemd", "checks the unit of docs/deploy"),
+        ),
+        ("testssl", package("testssl.sh", "scans our TLS")),
+        (
+            "slowhttptest",
+            package("slowhttptest", "keeps our listener waiting"),
+        ),
+    ];
+    let missing = needs
+        .into_iter()
+        .filter(|(program, _)| !packages::has_program(program));
+    missing.map(|(_, package)| package).collect()
+}
 
 /// Runs the chosen groups. A failing group does not hide the result of the next one.
 pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
@@ -39,14 +90,23 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
             failed.push(name);
         }
     };
+    if !matches!(options.group, Some(Group::Browser | Group::Deploy)) {
+        // Without them most tests can still run, and the others say what they miss.
+        if let Err(error) = packages::install(sh, &missing_for_cargo(), None) {
+            println!("install: {error:#}");
+        }
+    }
     match options.group {
         // Together they are one build and one run.
         None => step("unit and e2e", rust(sh, None)),
         Some(group @ (Group::Unit | Group::E2e)) => step("cargo tests", rust(sh, Some(group))),
-        Some(Group::Browser) => {}
+        Some(Group::Browser | Group::Deploy) => {}
     }
     if matches!(options.group, None | Some(Group::Unit)) {
         step("documentation tests", doc_tests(sh));
+    }
+    if options.all || options.group == Some(Group::Deploy) {
+        step("deploy", deploy(sh));
     }
     // Last, so that its `N passed, N failed` line ends the output.
     if matches!(options.group, None | Some(Group::Browser)) {
@@ -87,6 +147,27 @@ fn rust(sh: &Shell, group: Option<Group>) -> anyhow::Result<()> {
         }
     };
     cmd!(sh, "cargo test --no-fail-fast {selection...}").run()?;
+    Ok(())
+}
+
+/// The tests that run other people's servers and scanners.
+fn deploy(sh: &Shell) -> anyhow::Result<()> {
+    packages::install(sh, &missing_for_deploy(), None)?;
+    if util::has_cargo_command(sh, "nextest") {
+        let modules = DEPLOY_MODULES.join("|");
+        let filter = format!("kind(test) & test(/^({modules})::/)");
+        cmd!(
+            sh,
+            "cargo nextest run --workspace --no-fail-fast --run-ignored only --filterset {filter}"
+        )
+        .run()?;
+        return Ok(());
+    }
+    cmd!(
+        sh,
+        "cargo test --workspace --test it --no-fail-fast -- --ignored {DEPLOY_MODULES...}"
+    )
+    .run()?;
     Ok(())
 }
 

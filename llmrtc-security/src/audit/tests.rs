@@ -31,7 +31,7 @@ fn fixed_keys() -> AuditKeys {
 }
 
 fn event(n: u64) -> AuditEvent {
-    AuditEvent::new(Action::RetentionSwept { sessions: n })
+    AuditEvent::new(Action::RetentionSwept { records: n })
         .by(&Principal::user("ada@example.org", Some("acme".into())))
         .session(SessionId::from_u128(7))
         .from("192.0.2.1".parse().unwrap())

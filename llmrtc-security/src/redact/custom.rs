@@ -115,8 +115,8 @@ impl Detector for Recogniser {
         }
         let (mut behind, mut before) = (0, ' ');
         for (at, character) in text.char_indices() {
-            let starts = !character.is_whitespace()
-                && !(before.is_alphanumeric() && character.is_alphanumeric());
+            let inside = before.is_alphanumeric() && character.is_alphanumeric();
+            let starts = !(inside || character.is_whitespace());
             before = character;
             if at < behind || !starts {
                 continue;

@@ -81,8 +81,8 @@ mod tests {
         };
         assert_eq!(with(&[]), None);
         assert_eq!(
-            with(&[("HOME", "/home/ann")]),
-            Some("/home/ann/.local/share/llmrtc".into())
+            with(&[("HOME", "/var/people/ann")]),
+            Some("/var/people/ann/.local/share/llmrtc".into())
         );
         assert_eq!(
             with(&[("XDG_DATA_HOME", "/data")]),

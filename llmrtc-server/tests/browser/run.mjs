@@ -6,6 +6,7 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { cases as clientCases } from "./cases/client.mjs";
+import { cases as guardedCases } from "./cases/guarded.mjs";
 import { cases as playgroundCases } from "./cases/playground.mjs";
 import { launch } from "./lib/browser.mjs";
 import { Caller } from "./lib/caller.mjs";
@@ -29,7 +30,12 @@ function required(variable) {
 const executablePath = required("LLMRTC_CHROMIUM");
 const binary = required("LLMRTC_BIN");
 const wanted = process.argv.slice(2);
-const cases = [...clientCases, ...playgroundCases].filter(({ name }) => wanted.every((word) => name.includes(word)));
+// The npm client's cases run twice: against an open server, and as applications use a guarded one.
+const cases = [
+  ...clientCases.map((run) => ({ name: run.name, run })),
+  ...[...clientCases, ...guardedCases].map((run) => ({ name: `${run.name} with a ticket`, run, guarded: true })),
+  ...playgroundCases.map((run) => ({ name: run.name, run })),
+].filter(({ name }) => wanted.every((word) => name.includes(word)));
 
 const scratch = await mkdtemp(path.join(os.tmpdir(), "llmrtc-browser-"));
 const recording = await readWav(speech);
@@ -54,7 +60,7 @@ function browser(kind) {
 }
 
 /** Every case has its own server, so that a failure stays where it happened. */
-async function runCase(run) {
+async function runCase({ name, run, guarded }) {
   const opened = [];
   let server;
   let proxy;
@@ -63,7 +69,7 @@ async function runCase(run) {
   const seconds = () => `${((Date.now() - begun) / 1000).toFixed(1)} s`;
   let timer;
   try {
-    server = await Server.start(binary, scratch);
+    server = await Server.start(binary, scratch, guarded && pages.origin);
     proxy = await Proxy.start(server.port);
     const context = {
       proxy,
@@ -71,8 +77,16 @@ async function runCase(run) {
       callWith: async (kind) => {
         const caller = await Caller.open(await browser(kind), pages);
         callers.push(caller);
+        if (guarded) {
+          // The application fetches a ticket once and gives the client one URL; its reconnects keep that URL.
+          const start = caller.start.bind(caller);
+          caller.start = async (url) => start(`${url}?ticket=${await server.ticket(pages.origin)}`);
+        }
         return caller;
       },
+      browser: () => browser("patient"),
+      pages,
+      servePages: () => servePages(here, {}),
       playgroundWith: async (kind) => {
         const made = await (await browser(kind)).newContext();
         if (kind === "denied") await made.grantPermissions([]);
@@ -90,10 +104,10 @@ async function runCase(run) {
     const exit = await server.stop();
     if (exit !== 0) throw new Error(`the server exited with ${exit} when it was asked to stop`);
     passed += 1;
-    console.log(`ok    ${run.name} (${seconds()}${note ? `, ${note}` : ""})`);
+    console.log(`ok    ${name} (${seconds()}${note ? `, ${note}` : ""})`);
   } catch (error) {
     failed += 1;
-    console.log(`FAIL  ${run.name} (${seconds()})\n${indent(error.stack ?? String(error))}`);
+    console.log(`FAIL  ${name} (${seconds()})\n${indent(error.stack ?? String(error))}`);
     for (const caller of callers) {
       const events = await caller.events().catch(() => []);
       const line = ({ name, detail, at }) => `${Math.round(at)} ${name} ${JSON.stringify(detail) ?? ""}`;

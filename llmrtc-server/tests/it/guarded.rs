@@ -157,6 +157,13 @@ impl Socket {
         }
     }
 
+    /// Says some words, as a recording.
+    pub(crate) async fn speak(&mut self) {
+        use base64::Engine;
+        let wav = base64::engine::general_purpose::STANDARD.encode(crate::harness::WORDS.to_wav());
+        self.say(json!({ "type": "audio", "data": wav })).await;
+    }
+
     /// Asks for a session and says whether it was given.
     pub(crate) async fn reconnect(&mut self, id: &str) -> bool {
         self.say(json!({ "type": "reconnect", "sessionId": id }))

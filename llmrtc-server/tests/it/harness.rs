@@ -17,7 +17,7 @@ use llmrtc_media::codec::wav::WavReader;
 use llmrtc_providers::echo::{EchoConfig, EchoTts};
 use llmrtc_security::auth::bind::Exposure;
 use llmrtc_server::{
-    Server,
+    Server, ServerBuilder,
     client::{Call, CallError, CallEvent, Phone, call::play},
     config::Config,
     shutdown::Shutdown,
@@ -95,13 +95,23 @@ impl Site {
         providers: Option<Providers>,
         exposure: Exposure,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let (shutdown, grace) = (Shutdown::new(), config.shutdown.grace);
         let mut builder = Server::builder(config).shutdown(shutdown.clone());
         if let Some(providers) = providers {
             builder = builder.providers(providers);
         }
+        Self::serve(builder, exposure, shutdown, grace).await
+    }
+
+    /// A server that somebody else put together, and what ends it.
+    pub(crate) async fn serve(
+        builder: ServerBuilder,
+        exposure: Exposure,
+        shutdown: Shutdown,
+        grace: Duration,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
         let server = builder.build(address, exposure).await.unwrap();
         let mut running = JoinSet::new();
         let (closing, draining) = (shutdown.clone(), shutdown.clone());
@@ -324,6 +334,16 @@ impl Caller {
     pub(crate) async fn turn(&mut self) -> Turn {
         self.say(&WORDS);
         self.answer().await
+    }
+
+    /// The same for words that are refused: returns what is said instead.
+    pub(crate) async fn ask_refused(&mut self) -> String {
+        self.send(WORDS.to_wav()).await;
+        loop {
+            if let ServerMessage::Llm { text } = self.next_message().await {
+                return text;
+            }
+        }
     }
 
     /// Sends some words as a message and listens to the answer to its end.

@@ -417,10 +417,10 @@ fn nothing_leaves_while_sending_is_off() {
 }
 
 #[test]
-fn the_queue_holds_thirty_seconds() {
+fn the_queue_holds_what_core_allows() {
     let mut stage = Stage::idle();
     let (key, _) = stage.open(1);
-    stage.playout.push(key, 0, level(29_000)).unwrap();
+    stage.playout.push(key, 0, level(1_000)).unwrap();
     let second = Duration::from_secs(1);
     assert_eq!(stage.playout.has_room(key, second), Ok(true));
     assert_eq!(stage.playout.has_room(key, second + FRAME), Ok(false));
@@ -428,7 +428,7 @@ fn the_queue_holds_thirty_seconds() {
         stage.playout.has_room(TurnKey(77), second),
         Err(OutputClosed)
     );
-    stage.run(28_500);
+    stage.run(500);
     assert_eq!(
         stage.playout.has_room(key, 40 * second),
         Ok(true),

@@ -77,7 +77,7 @@ fn everything() -> Vec<Action> {
         Action::ConfigChanged {
             settings: vec!["auth.mode".into(), "limits.sessions".into()],
         },
-        Action::RetentionSwept { sessions: 12 },
+        Action::RetentionSwept { records: 12 },
         Action::DataExported {
             target: "subject:ada".into(),
             records: 3,
@@ -197,7 +197,7 @@ async fn numbers_go_up_by_one_across_runs_and_rotation() {
     let mut swept = Vec::new();
     for (index, value) in values(&lines).iter().enumerate() {
         assert_eq!(value["metadata"]["sequence"], index + 1);
-        swept.extend(value["unmapped"]["sessions"].as_u64());
+        swept.extend(value["unmapped"]["records"].as_u64());
     }
     assert!(swept.into_iter().eq(0..200), "in order, and none is lost");
     assert!(bench.verify().is_intact());

@@ -189,7 +189,7 @@ async fn dev_full_is_a_full_disk() {
 #[tokio::test]
 async fn without_sinks_nothing_is_refused() {
     let config = AuditConfig {
-        sinks: Vec::new(),
+        sinks: Some(Vec::new()),
         ..AuditConfig::default()
     };
     let tasks = Tasks::root("test");

@@ -34,7 +34,7 @@ async fn lines(url: &Secret) -> Vec<u8> {
 async fn a_table_is_a_log_and_survives_its_server() {
     let mut server = PostgresServer::start().await;
     let mut bench = Bench::new();
-    bench.config.sinks = vec![SinkKind::Postgres];
+    bench.config.sinks = Some(vec![SinkKind::Postgres]);
     bench.config.database_url = Some(server.url());
     bench.config.deadline = Duration::from_secs(1);
     bench.run(0..600).await;
@@ -70,7 +70,7 @@ async fn a_table_is_a_log_and_survives_its_server() {
     assert!(
         String::from_utf8(lines)
             .unwrap()
-            .contains("\"sessions\":1000"),
+            .contains("\"records\":1000"),
         "what waited is not lost"
     );
 }

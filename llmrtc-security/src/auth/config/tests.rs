@@ -251,7 +251,7 @@ fn several_issuers_keep_their_callers_apart() {
 #[test]
 fn defaults_are_strict_and_values_have_ranges() {
     let config = config(json!({}));
-    assert_eq!(config.mode, AuthMode::Required);
+    assert_eq!(config.mode, AuthMode::Auto);
     assert!(!config.query_token && config.subprotocol && config.tickets.enabled);
     assert_eq!(config.first_message.timeout, Duration::from_secs(5));
     assert_eq!(config.tickets.ttl, Duration::from_secs(30));

@@ -143,7 +143,7 @@ fn d2_a_user_is_counted_by_name_over_addresses_and_sessions() {
     assert_eq!(admitted(&limits, Scope::Turn, &at_work, start), 0);
     let stranger = address("192.0.2.1").principal(&other_tenant);
     assert_eq!(admitted(&limits, Scope::Turn, &stranger, start), 60);
-    assert_eq!(admitted(&limits, Scope::Offer, &at_work, start), 3);
+    assert_eq!(admitted(&limits, Scope::Offer, &at_work, start), 6);
 }
 
 #[test]
@@ -153,11 +153,11 @@ fn d2_callers_without_identity_are_counted_by_session_else_by_address() {
     let nobody = Principal::anonymous();
     let one = address("192.0.2.1").principal(&nobody);
     let session = |id| one.session(SessionId::from_u128(id));
-    assert_eq!(admitted(&limits, Scope::Offer, &session(1), start), 3);
-    assert_eq!(admitted(&limits, Scope::Offer, &session(2), start), 3);
-    assert_eq!(admitted(&limits, Scope::Offer, &one, start), 3);
+    assert_eq!(admitted(&limits, Scope::Offer, &session(1), start), 6);
+    assert_eq!(admitted(&limits, Scope::Offer, &session(2), start), 6);
+    assert_eq!(admitted(&limits, Scope::Offer, &one, start), 6);
     let two = address("192.0.2.2").principal(&nobody);
-    assert_eq!(admitted(&limits, Scope::Offer, &two, start), 3);
+    assert_eq!(admitted(&limits, Scope::Offer, &two, start), 6);
     // Even on the operator's own machine a session has limits.
     let local = address("127.0.0.1").principal(&nobody);
     assert_eq!(
@@ -167,7 +167,7 @@ fn d2_callers_without_identity_are_counted_by_session_else_by_address() {
             &local.session(SessionId::from_u128(3)),
             start
         ),
-        3
+        6
     );
     assert_eq!(check(&limits, Scope::Offer, &local, start), Ok(None));
 }

@@ -1,3 +1,4 @@
+// tidy: keys are fixtures
 //! E1: streams. Whatever the text and wherever it is cut, what leaves is what the whole text would give, and soon.
 
 use std::{
@@ -127,16 +128,16 @@ fn no_more_than_a_horizon_is_held() {
     let text = "so here it is again, my card number is 4111 1111 1111 1111 and then we went on to talk about the weather for a while ".repeat(4);
     let (now, mut released) = (Instant::now(), 0);
     let mut shown = String::new();
-    for (at, character) in text.chars().enumerate() {
+    for (fed, character) in (1..).zip(text.chars()) {
         shown.push_str(&stream.push(character.encode_utf8(&mut [0; 4]), now));
         // A tag stands for the nineteen characters of the card; it may come before the last of them is released.
         let tags = shown.matches("[CARD]").count();
         released = released.max(shown.chars().count() + tags * (19 - 6));
         assert!(
-            at + 1 <= released + HORIZON,
+            fed <= released + HORIZON,
             "{} of {} characters",
             released,
-            at + 1
+            fed
         );
     }
 }

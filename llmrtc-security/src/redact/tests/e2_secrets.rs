@@ -1,3 +1,4 @@
+// tidy: keys are fixtures
 //! E2: credentials inside log lines, and identifiers that only look random. The credentials are made up here; joined from parts, so that
 //! scanners of repositories have nothing to find.
 

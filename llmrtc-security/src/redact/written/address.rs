@@ -16,10 +16,10 @@ const SUFFIXES: &[&str] = &[
 /// Those of them that are too ordinary to follow one word alone in a sentence.
 const STREETS: usize = 40;
 
-/// Words that start a street's name where the number comes last (Spanish, Portuguese, Italian, German) or first (French).
+/// Words that start a street's name where the number comes last (Spanish, Portuguese, Italian) or first (French).
 #[rustfmt::skip]
 const PREFIXES: &[&str] = &[
-    "calle", "c/", "avenida", "avda", "avda.", "av.", "av", "plaza", "pza.", "paseo", "camino", "carrer", "carretera", "ronda", "travesía", "via", "viale", "piazza", "corso", "largo", "vicolo", "strada", "rua", "r.", "travessa", "praça", "alameda", "estrada", "rue", "boulevard", "place", "chemin", "allée", "impasse", "quai", "route", "cours", "am", "an", "auf", "im", "zum", "zur", "unter",
+    "calle", "c/", "avenida", "avda", "avda.", "av.", "av", "plaza", "pza.", "paseo", "camino", "carrer", "carretera", "ronda", "travesía", "via", "viale", "piazza", "corso", "largo", "vicolo", "strada", "rua", "r.", "travessa", "praça", "alameda", "estrada", "rue", "boulevard", "place", "chemin", "allée", "impasse", "quai", "route", "cours",
 ];
 
 /// Endings of German and Dutch street names.
@@ -200,7 +200,7 @@ fn forward(text: &str, start: usize, end: usize) -> Option<usize> {
 fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
     let from = text[..start].char_indices().rev().take(44).last()?.0;
     let head = text[from..start].trim_end_matches(' ');
-    let head = head.trim_end_matches(|character: char| matches!(character, ',' | ' '));
+    let head = head.trim_end_matches([',', ' ']);
     let head = ["nº", "n°", "n.º", "no.", "numero", "número", "n."]
         .iter()
         .find_map(|mark| head.strip_suffix(mark))
@@ -238,10 +238,7 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
                     .get(word.len() - ending.len()..)
                     .is_some_and(|tail| tail.eq_ignore_ascii_case(ending))
         };
-        if index == 0
-            && capital(word)
-            && ENDINGS.iter().any(|ending| lower_end(&ending))
-            && word.chars().count() > 5
+        if index == 0 && capital(word) && ENDINGS.iter().any(lower_end) && word.chars().count() > 5
         {
             return Some((from + word_at, to));
         }
@@ -256,8 +253,7 @@ fn backward(text: &str, start: usize, end: usize) -> Option<(usize, usize)> {
             return capital(&earlier[adjective..]).then_some((from + adjective, to));
         }
         if index > 0 && listed(PREFIXES, word) {
-            let german = matches!(word, "am" | "an" | "auf" | "im" | "zum" | "zur" | "unter");
-            return (!german && !(word == "av" && index > 4)).then_some((from + word_at, to));
+            return Some((from + word_at, to));
         }
         if !(capital(word) || (index > 0 && particle(word))) {
             return None;

@@ -416,7 +416,8 @@ mod tests {
     /// Specimens that the authorities publish, and each with its last character spoilt.
     #[test]
     fn published_specimens_pass_and_spoilt_ones_do_not() {
-        let table: [(&str, fn(&[u8]) -> bool, &str); 19] = [
+        type Check = fn(&[u8]) -> bool;
+        let table: [(&str, Check, &str); 19] = [
             ("luhn", luhn, "4111111111111111"),
             ("luhn", luhn, "378282246310005"),
             ("verhoeff", verhoeff, "234123412346"),

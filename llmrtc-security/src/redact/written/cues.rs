@@ -75,7 +75,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "ssn", "social security", "social security number", "social", "itin", "taxpayer identification", "tin", "ss number", "ss#", "soc sec",
     ]),
     (Cue::Id, &[
-        "national id", "my id", "id no", "id no.", "id:", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
+        "national id", "my id", "id no", "id no.", "national identity", "national insurance", "national insurance number", "nino", "nhs", "nhs number", "id number", "identity number", "identity card",
         "id card", "national identification number", "government id", "tax id", "tax number", "tax file number", "tfn", "tax identification number", "sin", "social insurance", "social insurance number",
         "medicare", "medicare number", "medicaid", "aadhaar", "aadhar", "uidai", "pan card", "pan number", "ein", "employer identification number", "utr", "vat number",
         "dni", "nie", "nif", "nuss", "curp", "rfc", "rut", "run", "cuit", "cuil", "cédula", "cedula", "documento", "documento de identidad", "número de identidad", "seguridad social", "nss",
@@ -90,7 +90,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "passport", "passport number", "passport no", "pasaporte", "passeport", "reisepass", "reisepassnummer", "passnummer", "passaporte", "passaporto", "paspoort",
     ]),
     (Cue::Licence, &[
-        "driver's license", "driver’s license", "drivers license", "driver license", "driving licence", "driving license", "driver's licence", "driver licence", "drivers licence", "driver's license number", "driving licence number", "license number", "licence number", "dl number",
+        "driver's license", "driver’s license", "drivers license", "driver license", "driving licence", "driving license", "driver's licence", "driver licence", "drivers licence", "driver's license number", "driving licence number", "license number", "licence number", "dl number", "my license", "license no", "licence no", "license #",
         "licencia de conducir", "carnet de conducir", "permiso de conducir", "permis de conduire", "führerschein", "führerscheinnummer", "carteira de motorista", "carta de condução", "cnh", "patente", "rijbewijs",
     ]),
     (Cue::Birth, &[

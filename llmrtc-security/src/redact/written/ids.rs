@@ -136,8 +136,8 @@ fn compact(word: &[u8]) -> Option<f32> {
         9 if check::dni(word) => Some(0.9),
         9 if shape(b"A0000000A") && check::nric(word) => Some(0.9),
         9 if shape(b"AA000000A") && nino(word) => Some(0.9),
-        // Indian PAN: the fourth letter is the kind of holder.
-        10 if shape(b"AAAAA0000A") && b"ABCFGHLJPTK".contains(&word[3]) => Some(0.85),
+        // Indian PAN.
+        10 if shape(b"AAAAA0000A") => Some(0.85),
         // Taiwan, Croatia's neighbours and others have checks that are not worth their false alarms here.
         11 if word[..6].iter().all(u8::is_ascii_digit)
             && b"ABCDEFUVWXY".contains(&word[6])

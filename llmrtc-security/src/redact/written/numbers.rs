@@ -403,7 +403,7 @@ fn announced(text: &str, run: &Run, cues: &mut Cues<'_>) -> Option<(usize, Kind,
         Cue::Licence => best(6, 16, b" -").map(|groups| (groups, Kind::DrivingLicence, 0.8)),
         Cue::Postcode => match run.shape(run.groups.min(2)) {
             b"5-4" | b"5-3" | b"3 2" | b"4-3" => Some(2),
-            _ => code(4, 6),
+            _ => code(4, 6).filter(|_| !unit_after(text, run.end(1))),
         }
         .map(|groups| (groups, Kind::Postcode, 0.8)),
         Cue::Iban | Cue::Bic | Cue::Birth | Cue::Harmless => None,

@@ -102,7 +102,7 @@ fn stands_alone(text: &str, start: usize, end: usize) -> bool {
 const NOT_NAMES: &[&str] = &[
     "The", "A", "An", "I", "I'm", "And", "But", "Or", "So", "If", "It", "Is", "My", "Your", "His", "Her", "Our", "Not", "No", "Yes", "OK", "Okay", "Please", "Thanks", "Thank", "Hi", "Hello", "Hey", "Dear", "For", "From", "In", "On", "At", "To", "We", "You", "He", "She", "They", "This", "That", "What", "When", "Where", "Why", "How", "Who", "Can", "Could", "Will", "Would",
     "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December", "English", "Spanish", "French", "German", "American", "British", "Der", "Die", "Das", "Ich", "Und", "El", "La", "Le", "Les", "O", "Os", "Null", "None", "Unknown", "Maybe", "Later", "Back", "Tomorrow", "Today", "Tonight",
-    "AI", "Alexa", "Siri", "Assistant", "Customer", "Support", "Service", "Hotel", "Bank", "Data", "ID",
+    "AI", "Alexa", "Siri", "Assistant", "Customer", "Support", "Service", "Hotel", "President", "Chairman", "Minister", "Who", "Bank", "Data", "ID",
 ];
 
 /// Whether a word in capitals is one that starts sentences and no name.
@@ -325,14 +325,24 @@ fn credential(text: &str, cue_start: usize, cue_end: usize, phrase: Phrase) -> O
     }
     let start = cue_end + link.len() + gap;
     let quoted = after[..gap].contains(['"', '\'', '“', '`']);
-    let length = value
-        .find(|character: char| {
-            character.is_whitespace()
-                || matches!(character, '"' | '”' | '`' | '<')
-                || (quoted && character == '\'')
+    // Quoted values may have blanks; the others end at one.
+    let closing = quoted
+        .then(|| {
+            value
+                .char_indices()
+                .take(48)
+                .find(|(_, character)| matches!(character, '"' | '”' | '`' | '\''))
+        })
+        .flatten()
+        .map(|(at, _)| at);
+    let length = closing
+        .or_else(|| {
+            value.find(|character: char| {
+                character.is_whitespace() || matches!(character, '"' | '”' | '`' | '<')
+            })
         })
         .unwrap_or(value.len());
-    let word = value[..length].trim_end_matches(['.', ',', ';', '!', '?', ')', '}']);
+    let word = value[..length].trim_end_matches(['.', ',', ';', '?', ')', '}']);
     if word.chars().count() < 3 || word.starts_with(['*', '[', '$', '{', '<']) {
         return None;
     }

@@ -111,6 +111,10 @@ fn trunk(run: &Run, groups: usize, shape: &[u8], digits: &[u8]) -> bool {
         return matches!(digits.len(), 10 | 11);
     }
     let area = run.group(0).len();
+    // "(0)20 7946 0958".
+    if run.paren && area == 1 {
+        return run.separated_by(groups, SEPARATORS);
+    }
     (2..=6).contains(&area)
         && (run.separated_by(groups, SEPARATORS) || (shape[1] == b'/' && groups <= 4 && area >= 3))
         && !(groups >= 3

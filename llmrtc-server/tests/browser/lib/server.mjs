@@ -2,7 +2,8 @@
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import http from "node:http";
 import net from "node:net";
 import path from "node:path";
@@ -24,11 +25,16 @@ async function freePort() {
 export class Server {
   #process;
   #log = [];
+  #key;
 
-  /** `directory`: an empty one, so that no configuration file is found. */
-  static async start(binary, directory) {
+  /**
+   * `directory`: an empty one, so that no configuration file is found. With `page`, callers have to show who they are, and
+   * only that page may connect.
+   */
+  static async start(binary, directory, page) {
     const server = new Server();
     server.port = await freePort();
+    if (page) directory = await server.#guard(directory, page);
     // Nothing of the person's own configuration or keys takes part.
     const env = {
       PATH: process.env.PATH,
@@ -49,6 +55,33 @@ export class Server {
     }
     await server.#ready();
     return server;
+  }
+
+  /** Configures authentication, in a folder of its own. */
+  async #guard(directory, page) {
+    this.#key = randomBytes(32).toString("base64url");
+    const folder = await mkdtemp(path.join(directory, "guarded-"));
+    const config = `
+      [server]
+      allowed_origins = ["${page}"]
+      data_dir = "${folder}/data"
+      [[auth.api_keys]]
+      subject = "backend"
+      key = "${this.#key}"
+    `;
+    await writeFile(path.join(folder, "llmrtc.toml"), config, { mode: 0o600 });
+    return folder;
+  }
+
+  /** What the backend of a page does for each visitor. */
+  async ticket(page) {
+    const answer = await fetch(`${this.origin}/api/tickets`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${this.#key}`, "content-type": "application/json" },
+      body: JSON.stringify({ origin: page }),
+    });
+    if (!answer.ok) throw new Error(`no ticket: ${answer.status} ${await answer.text()}`);
+    return (await answer.json()).ticket;
   }
 
   get origin() {
