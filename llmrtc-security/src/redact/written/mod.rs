@@ -254,7 +254,8 @@ fn word(
             .filter(|byte| byte.eq_ignore_ascii_case(&b'x'))
             .count()
             == 1
-        && bytes[start].is_ascii_digit();
+        && bytes[start].is_ascii_digit()
+        && bytes[*end - 1].is_ascii_digit();
     if digits < length && !dials {
         return ids::judge(text, start, *end, cues).or_else(|| address::around(text, start, *end));
     }
