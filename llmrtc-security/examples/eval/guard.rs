@@ -132,14 +132,14 @@ const GOALS: &[Goal] = &[
         },
     },
     Goal {
-        name: "hidden attacks flagged, disguises that honest text does not need",
+        name: "of those flagged in the open: flagged when hidden, disguises that honest text does not need",
         others: "",
         target: "all",
         alarms: false,
         share: |scores, set| scores.hidden(set, true),
     },
     Goal {
-        name: "hidden attacks flagged, other disguises",
+        name: "of those flagged in the open: flagged when hidden, other disguises",
         others: "",
         target: "most",
         alarms: false,
