@@ -3,6 +3,8 @@
 pub mod echo;
 #[cfg(feature = "openai")]
 pub mod http;
+#[cfg(feature = "local")]
+pub mod local;
 #[cfg(feature = "openai")]
 pub mod metered;
 #[cfg(feature = "openai")]

@@ -1,4 +1,5 @@
 //! The `llmrtc` command.
+#![forbid(unsafe_code)]
 
 use std::{
     io::{self, Write},

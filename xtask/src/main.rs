@@ -1,4 +1,5 @@
 //! Development tasks: `cargo xtask help` lists them. One module per command; `main` only matches.
+#![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
     reason = "a task runner exists to talk to the person who ran it"

@@ -1,0 +1,11 @@
+//! Models in this process: no key, no other server, no network.
+
+pub mod gguf;
+pub mod models;
+pub mod moonshine;
+pub mod pool;
+pub mod runtime;
+pub mod scripted;
+pub mod silero;
+pub mod turn;
+pub mod voice;

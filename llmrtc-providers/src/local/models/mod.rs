@@ -1,0 +1,1 @@
+//! Model packages: what they hold, how they are fetched, checked and unpacked.

@@ -1,0 +1,1 @@
+//! The inference threads that all models and sessions share.

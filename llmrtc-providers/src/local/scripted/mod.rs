@@ -1,0 +1,1 @@
+//! A language model that answers by rules from a TOML file.

@@ -1,0 +1,1 @@
+//! The end-of-turn model, smart-turn.

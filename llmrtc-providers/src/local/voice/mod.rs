@@ -1,0 +1,1 @@
+//! Speech synthesis by C libraries loaded at run time: Flite and eSpeak NG.
