@@ -64,8 +64,10 @@ async fn t13_a_card_reaches_neither_model_nor_screen_nor_storage() {
     site.shutdown.begin();
     site.ended().await;
 
-    let mut vault = llmrtc_security::vault::VaultConfig::default();
-    vault.enabled = true;
+    let vault = llmrtc_security::vault::VaultConfig {
+        enabled: true,
+        ..Default::default()
+    };
     let urls = VaultUrls::of(&vault, folder.path()).unwrap();
     let keyring = LocalKeyring::open(&folder.path().join("keyring.json")).unwrap();
     let clock = Arc::new(llmrtc_core::clock::SystemClock);
