@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use llmrtc_security::secrets::SecretsConfig;
 use llmrtc_server::{
     app,
     cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
@@ -76,9 +77,29 @@ fn call(args: CallArgs) -> anyhow::Result<()> {
     runtime.block_on(client::call::run(args))
 }
 
+/// Before the first key is read.
+fn harden(config: &SecretsConfig) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    if config.harden || config.lock_memory {
+        let locked = llmrtc_security::secrets::harden_process(config.lock_memory)
+            .context("secrets.harden: the process cannot be protected")?;
+        anyhow::ensure!(
+            locked || !config.lock_memory,
+            "secrets.lock_memory: the limit on locked memory is too small (LimitMEMLOCK=infinity)"
+        );
+    }
+    #[cfg(not(target_os = "linux"))]
+    anyhow::ensure!(
+        !config.harden && !config.lock_memory,
+        "secrets.harden needs Linux"
+    );
+    Ok(())
+}
+
 fn serve(args: ConfigArgs) -> anyhow::Result<()> {
     let config = read(args)?.config;
     telemetry::init(&config.log)?;
+    harden(&config.secrets)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -42,7 +42,7 @@ use crate::{
     ice::IceServers,
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
-    security::Security,
+    security::{Security, vendors},
     session,
     session::Checks,
     shutdown::Shutdown,
@@ -155,6 +155,7 @@ impl ServerBuilder {
             Arc::clone(&clock),
         );
         let security = Arc::new(security.await?);
+        prometheus.show(&security);
         let logging = LoggingObserver::new()
             .with_payloads(config.log.capture)
             .with_scrub(security.log_scrub());
@@ -192,6 +193,7 @@ impl ServerBuilder {
             None => Checks::default(),
         };
         let _ = security.llm.set(providers.llm.name().to_owned());
+        let providers = vendors::guard(providers, &security);
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;

@@ -6,6 +6,7 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod pictures;
 mod privacy;
 mod shield;
 mod standing;
@@ -37,7 +38,7 @@ use llmrtc_media::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::resume::{Attempt, Lease, Revoked},
-    limit::{admission::Place, config::Scope, policy::Subject},
+    limit::{self, admission::Place, config::Scope, policy::Subject},
     tool::Taint,
 };
 use llmrtc_signal::{
@@ -74,6 +75,8 @@ const MAX_REFUSALS: u32 = 10;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks of speech between the pacer and the session. Full: the pacer waits.
 const CHUNK_QUEUE: usize = 4;
+/// Messages whose pictures have been fetched, between the fetching and the session.
+const PICTURE_QUEUE: usize = 4;
 /// How often a closing session looks whether the data channel is empty.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 
@@ -103,6 +106,10 @@ pub(crate) async fn run(
             };
             let origin = caller.origin.as_ref();
             let issued = shared.handles.issue(session_id, &caller.principal, origin);
+            let relay = shared
+                .ice
+                .for_caller(&caller.principal, caller.peer.ip(), started_at);
+            let ice_servers = relay.into_iter().chain(ice_servers).collect();
             let ready = Ready {
                 id: issued.handle,
                 ice_servers,
@@ -184,6 +191,7 @@ pub(crate) async fn run(
         history: held.history,
         chunk_sink,
         chunks,
+        received: mpsc::channel(PICTURE_QUEUE),
         speaking: None,
         turns: 0,
         established: held.resumed,
@@ -275,6 +283,8 @@ struct Session {
     chunk_sink: Arc<dyn AudioSink>,
     /// What comes out of it, to be sent between `tts-start` and the end of that turn's speech.
     chunks: mpsc::Receiver<(TurnId, PcmChunk)>,
+    /// Messages whose pictures had to be fetched.
+    received: (mpsc::Sender<Received>, mpsc::Receiver<Received>),
     /// The turn whose speech was announced and is not over.
     speaking: Option<TurnId>,
     turns: u64,
@@ -288,6 +298,12 @@ struct Session {
     leaving: bool,
     tasks: Tasks,
     shared: Arc<Shared>,
+}
+
+/// What a client sent, with its pictures at hand.
+struct Received {
+    attachments: Vec<Attachment>,
+    audio: Option<Bytes>,
 }
 
 /// A peer and what it reports.
@@ -355,6 +371,7 @@ impl Session {
                 },
                 event = next_peer_event(&mut self.peer) => self.peer_event(event),
                 event = next_turn_event(&mut self.conversation) => self.turn_event(event),
+                Some(received) = self.received.1.recv() => self.received(received),
                 Some(chunk) = self.chunks.recv(), if self.speaking.is_some() => self.chunk(chunk),
                 () = shutdown.draining(), if shutdown.phase() == Phase::Running => {}
                 () = shutdown.closing(), if shutdown.phase() == Phase::Draining => {}
@@ -367,6 +384,11 @@ impl Session {
     }
 
     async fn connection_event(&mut self, event: ConnectionEvent) {
+        if let Some(kind) = message_type(&event)
+            && !self.may_send(kind)
+        {
+            return;
+        }
         match event {
             ConnectionEvent::Offer { sdp } => {
                 let answer = self.negotiate(&sdp).await;
@@ -387,12 +409,10 @@ impl Session {
                     .increment(RECONNECTIONS, 1, &[("result", result)]);
                 self.connection.resumed(reply);
             }
-            ConnectionEvent::Audio { data, attachments } => self.audio(data, attachments),
-            ConnectionEvent::Attachments(attachments) => {
-                if let Some(conversation) = &mut self.conversation {
-                    conversation.images(attachments);
-                }
+            ConnectionEvent::Audio { data, attachments } => {
+                self.pictures(attachments, Some(data)).await;
             }
+            ConnectionEvent::Attachments(attachments) => self.pictures(attachments, None).await,
             ConnectionEvent::Interrupt => {
                 if let Some(conversation) = &mut self.conversation {
                     conversation.interrupt();
@@ -460,23 +480,35 @@ impl Session {
         self.shared.security.note(event);
     }
 
-    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
-    async fn may(&mut self, scope: Scope) -> bool {
+    fn subject(&self) -> Subject<'_> {
         let principal = &self.caller.principal;
-        let subject = Subject::address(self.caller.peer.ip())
+        Subject::address(self.caller.peer.ip())
             .principal(principal)
             .session(self.session_id)
-            .class(principal.grants.rate_class.as_deref());
+            .class(principal.grants.rate_class.as_deref())
+    }
+
+    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
+    async fn may(&mut self, scope: Scope) -> bool {
         let now = self.shared.clock.now();
-        let Err(refusal) = self
-            .shared
-            .security
-            .limits
-            .check(scope, &subject, 1, now)
-            .await
-        else {
-            return true;
-        };
+        let limits = &self.shared.security.limits;
+        match limits.check(scope, &self.subject(), 1, now).await {
+            Ok(_) => true,
+            Err(refusal) => self.slow_down(scope, &refusal),
+        }
+    }
+
+    /// Whether the caller may send another message of this type now. Pings and candidates are the connection's to count.
+    fn may_send(&mut self, kind: &'static str) -> bool {
+        let now = self.shared.clock.now();
+        let limits = &self.shared.security.limits;
+        match limits.message(kind, &self.subject(), now) {
+            Ok(_) => true,
+            Err(refusal) => self.slow_down(Scope::Message, &refusal),
+        }
+    }
+
+    fn slow_down(&mut self, scope: Scope, refusal: &limit::policy::Refusal) -> bool {
         let retry_after = refusal.retry_after().unwrap_or_default();
         self.note(Action::RateLimited {
             limit: scope.name(),
@@ -609,6 +641,31 @@ impl Session {
         }
     }
 
+    /// Takes pictures, alone or with recorded speech, as soon as they are harmless.
+    async fn pictures(&mut self, attachments: Vec<Attachment>, audio: Option<Bytes>) {
+        let security = Arc::clone(&self.shared.security);
+        if !pictures::takes_time(&attachments) {
+            let attachments = pictures::prepare(&security, attachments).await;
+            return self.received(Received { attachments, audio });
+        }
+        let received = self.received.0.clone();
+        self.tasks
+            .spawn("pictures", |_| async move {
+                let attachments = pictures::prepare(&security, attachments).await;
+                // A session that is over wants no pictures.
+                let _ = received.send(Received { attachments, audio }).await;
+            })
+            .detach();
+    }
+
+    fn received(&mut self, Received { attachments, audio }: Received) {
+        match (audio, &mut self.conversation) {
+            (Some(data), _) => self.audio(data, attachments),
+            (None, Some(conversation)) => conversation.images(attachments),
+            (None, None) => {}
+        }
+    }
+
     fn audio(&mut self, data: Bytes, attachments: Vec<Attachment>) {
         let Some(format) = AudioFormat::sniff(&data) else {
             self.connection
@@ -728,6 +785,11 @@ impl Session {
                     kind = ?error.kind(),
                     "turn failed"
                 );
+                self.note(Action::Failed {
+                    code: wire::code(error).as_str(),
+                    correlation: reference.as_str().into(),
+                    message: None,
+                });
             }
             _ => {}
         }
@@ -805,6 +867,16 @@ impl Session {
     async fn end(mut self) {
         self.settle(false);
         self.peer = None;
+        if let Some(archive) = &mut self.archive {
+            archive.finish(&self.privacy);
+        }
+        let counts = self.privacy.found();
+        if !counts.is_empty() {
+            self.note(Action::Redacted {
+                sink: "transcript",
+                counts,
+            });
+        }
         // A session that was ended, for a replayed token, leaves nothing behind.
         let keep = self.established && self.lease.is_revoked() != Some(Revoked::Ended);
         // The handles have checked whose session it is and say when to forget it, so the store need not know.
@@ -826,6 +898,16 @@ impl Session {
         for session_id in dropped {
             self.shared.forget(session_id).await;
         }
+    }
+}
+
+/// The type of the message behind an event, where one session can send many.
+fn message_type(event: &ConnectionEvent) -> Option<&'static str> {
+    match event {
+        ConnectionEvent::Audio { .. } => Some("audio"),
+        ConnectionEvent::Attachments(_) => Some("attachments"),
+        ConnectionEvent::Interrupt => Some("interrupt"),
+        _ => None,
     }
 }
 
