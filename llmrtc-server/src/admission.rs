@@ -394,6 +394,7 @@ mod tests {
                 &HeaderMap::new(),
                 &Uri::from_static("/"),
                 SocketAddr::new(peer.parse().unwrap(), 1),
+                None,
             )
             .await
     }

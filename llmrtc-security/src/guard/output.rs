@@ -37,14 +37,14 @@ pub struct OutputConfig {
     #[validate(length(max = 1000))]
     pub link_hosts: Vec<String>,
     /// Whether a random token stands in the system prompt, so that an answer with it shows that the prompt has leaked.
-    pub canary: bool,
+    pub tripwire: bool,
 }
 
 impl Default for OutputConfig {
     fn default() -> Self {
         Self {
             link_hosts: Vec::new(),
-            canary: true,
+            tripwire: true,
         }
     }
 }

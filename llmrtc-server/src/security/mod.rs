@@ -174,7 +174,7 @@ impl Security {
         let archive = vault
             .as_ref()
             .map(|vault| VaultWriter::start(Arc::clone(vault), &tasks));
-        let canary = config.output.canary.then(|| {
+        let canary = config.output.tripwire.then(|| {
             let random: [u8; 12] = rand::random();
             Secret::new(
                 random

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
 use llmrtc_core::{
-    audio::{PcmChunk, SampleRate, Utterance},
+    audio::{AudioFormat, PcmChunk, SampleRate, Utterance},
     provider::{
         CallContext, ErrorKind, LlmCapabilities, LlmProvider, LlmRequest, LlmStream, ProviderError,
         ProviderStream, Providers, StreamingStt, StreamingTts, SttConfig, SttProvider, SttResult,
@@ -32,8 +32,10 @@ use crate::registry::SessionInfo;
 /// Characters that are spoken in a second. Speech is counted before it is made, since whoever pays for it pays for the
 /// text; people talk at 12 to 16.
 const CHARACTERS_PER_SECOND: usize = 15;
-/// Least bytes of recorded speech per second that a client may send: counts containers whose length only decoding tells.
-const ENCODED_BYTES_PER_SECOND: usize = 2_000;
+/// Bytes of a second of recorded speech, where only decoding tells how long it is: 16 kHz, 16 bits.
+const PLAIN_BYTES_PER_SECOND: usize = 32_000;
+/// The same for compressed containers: 32 kbit/s, what browsers record speech with at the least.
+const COMPRESSED_BYTES_PER_SECOND: usize = 4_000;
 
 /// Puts providers behind the limits of their callers.
 pub(crate) fn guard(providers: Providers, security: &Arc<Security>) -> Providers {
@@ -184,6 +186,18 @@ struct Stt {
     inner: Arc<dyn SttProvider>,
 }
 
+/// How long an utterance is, at least roughly.
+fn length(audio: &Utterance) -> Duration {
+    let per_second = match audio {
+        Utterance::Encoded(encoded) if encoded.format != AudioFormat::Wav => {
+            COMPRESSED_BYTES_PER_SECOND
+        }
+        _ => PLAIN_BYTES_PER_SECOND,
+    };
+    let guess = || Duration::from_secs(audio.size_bytes().div_ceil(per_second) as u64);
+    audio.duration().unwrap_or_else(guess)
+}
+
 fn heard(audio: Duration) -> Usage {
     Usage {
         audio,
@@ -207,9 +221,7 @@ impl SttProvider for Stt {
         config: &SttConfig,
         cx: &CallContext,
     ) -> Result<SttResult, ProviderError> {
-        let length = audio.duration().unwrap_or_else(|| {
-            Duration::from_secs(audio.size_bytes().div_ceil(ENCODED_BYTES_PER_SECOND) as u64)
-        });
+        let length = length(&audio);
         let spent = self
             .gate
             .spend(Scope::SttSeconds, heard(length), length, cx);

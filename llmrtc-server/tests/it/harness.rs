@@ -346,6 +346,17 @@ impl Caller {
         }
     }
 
+    /// The text of the answer to words that were sent before and transcribed already.
+    pub(crate) async fn answer_of_sent(&mut self) -> String {
+        loop {
+            match self.next_message().await {
+                ServerMessage::Llm { text } => return text,
+                ServerMessage::Error { code, .. } => panic!("{code}: {self:?}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Sends some words as a message and listens to the answer to its end.
     pub(crate) async fn ask(&mut self) -> Turn {
         self.send(WORDS.to_wav()).await;

@@ -16,6 +16,7 @@ mod hostile;
 mod hygiene;
 mod leaving;
 mod messages;
+mod nodes;
 mod process;
 mod readme;
 mod resume;
