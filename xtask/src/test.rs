@@ -172,6 +172,6 @@ fn deploy(sh: &Shell) -> anyhow::Result<()> {
 }
 
 fn doc_tests(sh: &Shell) -> anyhow::Result<()> {
-    cmd!(sh, "cargo test --workspace --doc --quiet").run()?;
+    cmd!(sh, "cargo test --workspace --doc --quiet --no-fail-fast").run()?;
     Ok(())
 }
