@@ -6,6 +6,7 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod line;
 mod pictures;
 mod privacy;
 mod shield;
@@ -31,19 +32,16 @@ use llmrtc_core::{
     telemetry::RECONNECTIONS,
     turn::{Conversation, ConversationParts, Outcome, TurnEvent},
 };
-use llmrtc_media::{
-    error::PeerError,
-    peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
-};
+use llmrtc_media::error::PeerError;
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::resume::{Attempt, Lease, Revoked},
-    limit::{self, admission::Place, config::Scope, policy::Subject},
+    limit::{self, config::Scope, policy::Subject},
     tool::Taint,
 };
 use llmrtc_signal::{
     connection::{
-        CloseReason, ConnectionEvent, NegotiateError, Ready, ResumeReply,
+        CloseReason, ConnectionEvent, Ready, ResumeReply,
         server::{Connection, accept, refuse},
     },
     protocol::{ErrorCode, IceServer, Mode, Presented, ServerMessage},
@@ -54,6 +52,7 @@ use self::{
     archive::Archive,
     arrival::{Held, forget_ended, identify, take_over},
     chunk_sink::ChunkSink,
+    line::{Line, next_peer_event},
     shield::Shield,
     standing::{News, Standing},
 };
@@ -71,8 +70,6 @@ use crate::{
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Refusals after which a client that does not slow down is sent away.
 const MAX_REFUSALS: u32 = 10;
-/// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks of speech between the pacer and the session. Full: the pacer waits.
 const CHUNK_QUEUE: usize = 4;
 /// Messages whose pictures have been fetched, between the fetching and the session.
@@ -306,18 +303,6 @@ struct Received {
     audio: Option<Bytes>,
 }
 
-/// A peer and what it reports.
-struct Line {
-    peer: Peer,
-    events: PeerEvents,
-    /// Its place among the peers that are being set up, until it is connected.
-    setup: Option<Place>,
-    /// It has answered an offer.
-    answered: bool,
-    /// Its data channel was open.
-    connected: bool,
-}
-
 impl Session {
     async fn serve(mut self, events: &mut mpsc::Receiver<ConnectionEvent>) -> (u64, CloseReason) {
         let shutdown = self.shared.shutdown.clone();
@@ -523,71 +508,6 @@ impl Session {
         false
     }
 
-    async fn negotiate(&mut self, sdp: &str) -> Result<String, NegotiateError> {
-        if !self.may(Scope::Offer).await {
-            return Err(NegotiateError::Failed);
-        }
-        let fresh = self.peer.is_none();
-        match self.try_offer(sdp).await {
-            // The peer had just died, and nobody had been told: the next one may do.
-            Err(NegotiateError::Failed) if !fresh && self.peer.is_none() => {
-                self.try_offer(sdp).await
-            }
-            answer => answer,
-        }
-    }
-
-    async fn try_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
-        if self.peer.is_none() {
-            // Handshakes are what a herd of clients costs; whoever does not fit tries again.
-            let Ok(setup) = self.shared.security.capacity.setup() else {
-                return Err(NegotiateError::Unavailable);
-            };
-            let live = self.conversation().wants_live_audio();
-            match self.shared.peers.answering(live).await {
-                Ok((peer, events)) => {
-                    self.peer = Some(Line {
-                        peer,
-                        events,
-                        setup: Some(setup),
-                        answered: false,
-                        connected: false,
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "no peer");
-                    return Err(NegotiateError::Unavailable);
-                }
-            }
-        }
-        let Some(line) = &mut self.peer else {
-            return Err(NegotiateError::Unavailable);
-        };
-        // Nothing else of this session moves meanwhile, so it must not take long, nor outlast the ownership.
-        let answer = tokio::select! {
-            biased;
-            _ = self.lease.revoked() => Err(PeerError::Closed),
-            answer = tokio::time::timeout(ANSWER_TIMEOUT, line.peer.answer(sdp)) => {
-                answer.unwrap_or(Err(PeerError::Closed))
-            }
-        };
-        match answer {
-            Ok(answer) => {
-                line.answered = true;
-                Ok(answer)
-            }
-            Err(error) => {
-                let unused = !line.answered;
-                let session = self.session_id.short();
-                tracing::info!(%session, error = &error as &dyn std::error::Error, "offer rejected");
-                if error.is_fatal() || unused {
-                    self.lose_peer();
-                }
-                Err(NegotiateError::Failed)
-            }
-        }
-    }
-
     /// Takes an earlier session over (protocol.md §6.1, §6.2). This connection's own session is given up for it.
     async fn resume(&mut self, handle: &str, token: Option<&str>) -> ResumeReply {
         if self.resumed {
@@ -681,67 +601,6 @@ impl Session {
             },
             attachments,
         );
-    }
-
-    fn peer_event(&mut self, event: PeerEvent) {
-        match event {
-            PeerEvent::DataOpened => {
-                self.established = true;
-                if let Some(line) = &mut self.peer {
-                    line.connected = true;
-                    line.setup = None;
-                }
-                self.shared.handles.confirm(&self.lease);
-                self.connection.data_opened();
-            }
-            PeerEvent::DataMessage(message) => {
-                let bytes = match message {
-                    DataMessage::Text(text) => Bytes::from(text),
-                    DataMessage::Binary(bytes) => bytes,
-                };
-                self.connection.data_message(bytes);
-            }
-            // The client is gone, or closed its side: ICE would notice half a minute later.
-            PeerEvent::DataClosed => self.lose_peer(),
-            PeerEvent::Speech(event) if !self.leaving => self.conversation().speech(event),
-            PeerEvent::AudioNegotiated(_) => self.choose_sink(),
-            PeerEvent::Closed(reason) => {
-                tracing::info!(session = %self.session_id.short(), ?reason, "peer closed");
-                let never = self.peer.as_ref().is_some_and(|line| !line.connected);
-                self.lose_peer();
-                if never {
-                    self.connection
-                        .send(ServerMessage::error(ErrorCode::ConnectionFailed));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn lose_peer(&mut self) {
-        self.peer = None;
-        self.connection.data_closed();
-        self.choose_sink();
-        // Nobody hears the answer any more (R10).
-        if let Some(conversation) = &mut self.conversation {
-            conversation.source_lost();
-        }
-    }
-
-    /// Where speech goes: to the track where one was negotiated, to messages otherwise (§4.7). A short loss of the
-    /// network changes nothing: the track stands still and continues.
-    fn sink(&self) -> Arc<dyn AudioSink> {
-        match &self.peer {
-            Some(line) if line.peer.audio_negotiated() => line.peer.sink(),
-            _ => Arc::clone(&self.chunk_sink),
-        }
-    }
-
-    fn choose_sink(&mut self) {
-        let sink = self.sink();
-        if let Some(conversation) = &mut self.conversation {
-            conversation.set_sink(sink);
-        }
     }
 
     fn turn_event(&mut self, event: TurnEvent) {
@@ -908,18 +767,6 @@ fn message_type(event: &ConnectionEvent) -> Option<&'static str> {
         ConnectionEvent::Attachments(_) => Some("attachments"),
         ConnectionEvent::Interrupt => Some("interrupt"),
         _ => None,
-    }
-}
-
-async fn next_peer_event(line: &mut Option<Line>) -> PeerEvent {
-    match line {
-        // A peer that ends without a word is as closed as any other.
-        Some(line) => line
-            .events
-            .recv()
-            .await
-            .unwrap_or(PeerEvent::Closed(PeerClosed::StackFailed)),
-        None => std::future::pending().await,
     }
 }
 
