@@ -563,15 +563,15 @@ impl Session {
 
     /// Takes pictures, alone or with recorded speech, as soon as they are harmless.
     async fn pictures(&mut self, attachments: Vec<Attachment>, audio: Option<Bytes>) {
-        let security = Arc::clone(&self.shared.security);
+        let fetcher = self.shared.security.images.clone();
         if !pictures::takes_time(&attachments) {
-            let attachments = pictures::prepare(&security, attachments).await;
+            let attachments = pictures::prepare(fetcher.as_deref(), attachments).await;
             return self.received(Received { attachments, audio });
         }
         let received = self.received.0.clone();
         self.tasks
             .spawn("pictures", |_| async move {
-                let attachments = pictures::prepare(&security, attachments).await;
+                let attachments = pictures::prepare(fetcher.as_deref(), attachments).await;
                 // A session that is over wants no pictures.
                 let _ = received.send(Received { attachments, audio }).await;
             })

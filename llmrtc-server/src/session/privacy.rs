@@ -404,6 +404,56 @@ mod tests {
         assert!(!privacy.for_storage(said).contains("1111"));
     }
 
+    fn said(privacy: &Privacy, turn: u64, text: &str) {
+        privacy.note(&TurnEvent::Transcript {
+            turn: TurnId(turn),
+            text: text.into(),
+            is_final: true,
+            confidence: None,
+        });
+    }
+
+    fn answered(privacy: &Privacy, turn: u64, text: &str) {
+        privacy.note(&TurnEvent::LlmDone {
+            turn: TurnId(turn),
+            text: text.into(),
+            stop_reason: llmrtc_core::provider::StopReason::EndTurn,
+            usage: llmrtc_core::provider::Usage::default(),
+        });
+    }
+
+    #[test]
+    fn e1_half_a_card_is_taken_out_of_what_is_stored_when_the_other_half_is_said() {
+        let privacy = privacy();
+        answered(&privacy, 0, "What is your card number?");
+        let question = privacy.question();
+        said(&privacy, 1, "it is 4111 1111");
+        assert_eq!(privacy.revised_for_storage(1, &question), None);
+        answered(&privacy, 1, "Go on.");
+        said(&privacy, 2, "1111 1111");
+        let stored = privacy.revised_for_storage(1, &question).unwrap();
+        assert!(
+            stored.starts_with("it is [") && !stored.contains("4111"),
+            "{stored}"
+        );
+        assert_eq!(privacy.revised_for_storage(3, &question), None);
+    }
+
+    #[test]
+    fn e1_what_was_found_is_counted_by_kind() {
+        let privacy = privacy();
+        assert!(privacy.found().is_empty());
+        said(
+            &privacy,
+            1,
+            "4111 1111 1111 1111 or write to ann@example.com",
+        );
+        let found = privacy.found();
+        let kinds: Vec<&str> = found.iter().map(|(kind, _)| &**kind).collect();
+        assert_eq!(kinds, ["card", "email"]);
+        assert!(found.iter().all(|(_, count)| *count == 1));
+    }
+
     #[test]
     fn names_in_an_answer_become_what_the_caller_may_see_however_it_is_cut() {
         let privacy = privacy();
