@@ -21,7 +21,7 @@ use llmrtc_core::{
 use super::{
     Engine, NAME,
     agreement::Agreement,
-    audio::{LONGEST, quiet_tail, quietest},
+    audio::{LONGEST, Levels, quietest},
     network::Heard,
     result,
 };
@@ -52,6 +52,8 @@ pub(super) struct Live {
     frames: Fuse<BoxStream<'static, PcmChunk>>,
     /// The audio of the current segment. Shared with a hypothesis that waits, so that it hears the newest when it begins.
     segment: Arc<Mutex<Vec<i16>>>,
+    /// How loud it is.
+    levels: Levels,
     /// Segments that are complete, oldest first, with their text where a hypothesis had heard all of it.
     complete: VecDeque<(Vec<i16>, Option<Heard>)>,
     work: Option<Work>,
@@ -87,6 +89,7 @@ impl Live {
             engine,
             frames: frames.fuse(),
             segment: Arc::default(),
+            levels: Levels::default(),
             complete: VecDeque::new(),
             work: None,
             hypothesis: None,
@@ -151,6 +154,7 @@ impl Live {
             return Err(ProviderError::new(ErrorKind::TooLarge, NAME, message));
         }
         self.segment().extend_from_slice(frame.samples());
+        self.levels.push(frame.samples());
         loop {
             let (length, cut) = {
                 let segment = self.segment();
@@ -162,7 +166,7 @@ impl Live {
                 continue;
             }
             if length - self.looked.0 >= LOOK_EVERY {
-                let quiet = quiet_tail(&self.segment());
+                let quiet = self.levels.quiet_tail();
                 self.looked = (length, quiet);
                 if length >= SEGMENT && (SEGMENT_END..length).contains(&quiet) {
                     self.complete_segment(length);
@@ -176,9 +180,11 @@ impl Live {
     fn complete_segment(&mut self, samples: usize) {
         let known = self.known();
         let audio: Vec<i16> = {
-            let mut segment = self.segment();
+            let mut segment = lock(&self.segment);
             let end = samples.min(segment.len());
-            segment.drain(..end).collect()
+            let audio = segment.drain(..end).collect();
+            self.levels = Levels::of(&segment);
+            audio
         };
         if audio.is_empty() {
             return;
@@ -209,8 +215,8 @@ impl Live {
 
     /// Whether nothing was said after the first `samples`.
     fn covers(&self, samples: usize) -> bool {
-        let segment = self.segment();
-        segment.len() - samples.min(segment.len()) + WORD_END <= quiet_tail(&segment)
+        let length = self.segment().len();
+        length - samples.min(length) + WORD_END <= self.levels.quiet_tail()
     }
 
     /// Whether the hypothesis in work will be the final text, so that to begin anew would only take longer.

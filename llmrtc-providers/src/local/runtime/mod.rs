@@ -320,6 +320,10 @@ pub(crate) mod tests {
     fn what_is_no_library_is_an_error_with_a_cause() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
         let error = Runtime::load(&file).unwrap_err();
+        if matches!(error, RuntimeError::OtherPath { .. }) {
+            // Another test of this process has loaded a library, and there is only one.
+            return;
+        }
         assert!(
             matches!(error, RuntimeError::NotALibrary { .. }),
             "{error:?}"
