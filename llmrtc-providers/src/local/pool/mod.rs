@@ -144,7 +144,7 @@ impl InferencePool {
     }
 
     /// Queues work that nobody withdraws.
-    fn submit(&self, priority: Priority, work: Work) -> Result<(), PoolError> {
+    pub(super) fn submit(&self, priority: Priority, work: Work) -> Result<(), PoolError> {
         self.0.shared.push(priority, work).map(drop)
     }
 }
