@@ -514,3 +514,117 @@ pub(super) fn softmax(scores: &mut [f32]) {
         *score /= sum;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::{
+        super::{file::Contents, testing::Writer, weights::Loader},
+        *,
+    };
+
+    /// Numbers without a pattern, in -1..1.
+    fn noise(count: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        })
+        .take(count)
+        .collect()
+    }
+
+    fn matrix(kind: u32, block: (usize, usize), rows: usize, columns: usize) -> Matrix {
+        let (values, bytes) = block;
+        let mut data: Vec<u8> = noise(rows * columns / values * bytes, 3)
+            .iter()
+            .map(|x| (x * 127.0) as i8 as u8)
+            .collect();
+        for block in data.chunks_exact_mut(bytes) {
+            // A scale of a thirty-second, and of a quarter for what is added.
+            block[..2].copy_from_slice(&0x2800u16.to_le_bytes());
+            if kind == 3 {
+                block[2..4].copy_from_slice(&0x3400u16.to_le_bytes());
+            }
+        }
+        let file = Writer::default()
+            .raw("t", &[columns as u64, rows as u64], kind, &data)
+            .build();
+        let mut source = Cursor::new(file);
+        let contents = Contents::read(&mut source).unwrap();
+        let (contents, source) = (&contents, &mut source);
+        Loader { contents, source }.matrix("t", rows, columns).unwrap()
+    }
+
+    /// All ways of multiplying agree with each other, and with the exact product as far as eight bits allow.
+    fn check(matrix: &Matrix) {
+        for count in 1..=9 {
+            let exact = noise(count * matrix.columns, 7);
+            let cpu = Cpu::detect();
+            let fast = cpu.multiply(matrix, &Vectors::new(cpu, exact.clone(), matrix.columns));
+            let cpu = Cpu::plain();
+            let plain = cpu.multiply(matrix, &Vectors::new(cpu, exact.clone(), matrix.columns));
+            let mut row = vec![0.0; matrix.columns];
+            for at in 0..matrix.rows {
+                matrix.row(at, &mut row);
+                for (n, vector) in exact.chunks_exact(matrix.columns).enumerate() {
+                    let expected = dot(&row, vector);
+                    let (fast, plain) = (fast[n * matrix.rows + at], plain[n * matrix.rows + at]);
+                    assert!((fast - plain).abs() < 1e-3, "{fast} {plain}");
+                    let size = dot(&row, &row).sqrt();
+                    assert!((fast - expected).abs() < size * 0.06, "{fast} {expected} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_agree() {
+        check(&matrix(2, (32, 18), 8, 64));
+        check(&matrix(3, (32, 20), 19, 96));
+        check(&matrix(8, (32, 34), 19, 96));
+        check(&matrix(6, (32, 22), 16, 32));
+    }
+
+    #[test]
+    fn products_with_extreme_values_do_not_overflow() {
+        let mut blocks = vec![u8::MAX; 18];
+        blocks[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
+        let file = Writer::default().raw("t", &[32, 8], 2, &blocks.repeat(8)).build();
+        let mut source = Cursor::new(file);
+        let contents = Contents::read(&mut source).unwrap();
+        let (contents, source) = (&contents, &mut source);
+        let matrix = Loader { contents, source }.matrix("t", 8, 32).unwrap();
+        let cpu = Cpu::detect();
+        let out = cpu.multiply(&matrix, &Vectors::new(cpu, vec![-127.0; 32], 32));
+        assert_eq!(out, [-127.0 * 7.0 * 32.0; 8]);
+    }
+
+    #[test]
+    fn attention_in_half_precision_is_close() {
+        let (query, key) = (noise(20, 1), noise(3 * 24, 2));
+        let halves: Vec<u16> = key.iter().map(|x| super::super::weights::narrow(*x)).collect();
+        let mut scores = [0.0; 3];
+        let mut mixed = [0.0; 20];
+        let cpu = Cpu::detect();
+        cpu.scores(&query, &halves, 24, 0.5, &mut scores);
+        cpu.blend(&[1.0, 0.0, 2.0], &halves, 24, &mut mixed);
+        for (at, score) in scores.iter().enumerate() {
+            let expected = 0.5 * dot(&query, &key[at * 24..][..20]);
+            assert!((score - expected).abs() < 1e-2);
+        }
+        for (at, mixed) in mixed.iter().enumerate() {
+            assert!((mixed - key[at] - 2.0 * key[48 + at]).abs() < 1e-2);
+        }
+    }
+
+    #[test]
+    fn zeros_stay_zeros() {
+        let rounded = round(&[0.0; COLUMNS]);
+        assert_eq!((rounded.scale, rounded.sum, rounded.quads), (0.0, 0.0, [0; 8]));
+        let mut scores = [1000.0, 1000.0];
+        softmax(&mut scores);
+        assert_eq!(scores, [0.5, 0.5]);
+    }
+}

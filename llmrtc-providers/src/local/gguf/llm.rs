@@ -124,6 +124,7 @@ impl GgufLlm {
         let engine = Engine {
             context,
             recall: Mutex::new(Recall::new(options.recall_bytes)),
+            open: Arc::default(),
             tools_ignored: AtomicBool::new(false),
             model,
             vocabulary,
@@ -134,6 +135,11 @@ impl GgufLlm {
             engine: Arc::new(engine),
             pool,
         })
+    }
+
+    /// Answers being given: a measure of load.
+    pub fn answering(&self) -> usize {
+        Arc::strong_count(&self.engine.open) - 1
     }
 
     /// Reads instructions ahead of the first conversation that has them, and keeps what was read for good. Meant for
@@ -221,6 +227,7 @@ impl LlmProvider for GgufLlm {
             .await
             .map_err(pool_error)??;
         let answer = Answer {
+            _open: Arc::clone(&self.engine.open),
             engine: Arc::clone(&self.engine),
             pool: self.pool.clone(),
             progress: Some(progress),
@@ -250,6 +257,8 @@ struct Engine {
     options: GgufOptions,
     context: usize,
     recall: Mutex<Recall>,
+    /// Counts answers by its clones.
+    open: Arc<()>,
     /// The warning about tools was given.
     tools_ignored: AtomicBool,
 }
@@ -376,6 +385,7 @@ struct Answer {
     /// `None` while a job has it, and at the end.
     progress: Option<Progress>,
     ready: VecDeque<LlmChunk>,
+    _open: Arc<()>,
 }
 
 impl Answer {

@@ -22,6 +22,7 @@ mod kernel;
 mod kv;
 mod llm;
 mod model;
+mod neighbour;
 mod sample;
 mod template;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod weights;
 pub use self::{
     error::GgufError,
     llm::{GgufLlm, GgufOptions},
+    neighbour::{Neighbour, NeighbourPorts, neighbours},
     sample::Sampling,
 };
 

@@ -106,8 +106,8 @@ pub(super) struct Vocabulary {
     control: Vec<bool>,
     /// By name; only these can be had by name, and only by the template.
     controls: HashMap<String, u32>,
-    /// The token of each single byte.
-    single: Box<[u32; 256]>,
+    /// The token of each single byte. Vocabularies leave out bytes that text does not have; they are skipped.
+    single: Box<[Option<u32>; 256]>,
     /// What two neighbours become, and how early.
     merges: HashMap<(u32, u32), (u32, u32)>,
     /// Tokens that end an answer.
@@ -151,12 +151,13 @@ impl Vocabulary {
             bytes.push(decoded.unwrap_or_else(|| name.as_bytes().into()));
             ids.insert(name.as_str(), id as u32);
         }
-        let mut single = Box::new([0; 256]);
+        let mut single = Box::new([None; 256]);
         for (slot, letter) in single.iter_mut().zip(alphabet) {
             let mut buffer = [0; 4];
-            *slot = *ids
-                .get(&*letter.encode_utf8(&mut buffer))
-                .ok_or_else(|| missing("token for every byte"))?;
+            *slot = ids.get(&*letter.encode_utf8(&mut buffer)).copied();
+        }
+        if (0x20..0x7F).any(|byte| single[byte].is_none()) {
+            return Err(missing("tokens for all letters"));
         }
         let mut merges = HashMap::new();
         let rules = contents
@@ -226,7 +227,7 @@ impl Vocabulary {
 
     fn merge(&self, piece: &[u8], out: &mut Vec<u32>) {
         let start = out.len();
-        out.extend(piece.iter().map(|byte| self.single[usize::from(*byte)]));
+        out.extend(piece.iter().filter_map(|byte| self.single[usize::from(*byte)]));
         loop {
             let first = out[start..]
                 .array_windows()

@@ -415,7 +415,7 @@ fn pack8(format: Format, bytes: &[u8], rows: usize, columns: usize) -> Vec<Block
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::testing::Writer, *};
 
     #[test]
     fn half_precision_goes_there_and_back() {
@@ -428,5 +428,56 @@ mod tests {
         }
         assert_eq!(widen(narrow(1e9)), 65504.0);
         assert_eq!(narrow(1.0 + 1.0 / 2048.0), 0x3C00, "ties go to even");
+    }
+
+    /// The place of a half-precision scale in a block, the values of some columns, and the sum of all, each times its
+    /// number counted from one. The expected numbers are those of GGML's own Python package.
+    fn check(kind: u32, bytes: usize, scales: &[usize], some: [f32; 4], sum: f64) {
+        let mut block: Vec<u8> = (0..bytes).map(|i| ((i * 37 + 11) % 256) as u8).collect();
+        for (scale, at) in [0.5, 0.75].into_iter().zip(scales) {
+            block[*at..][..2].copy_from_slice(&narrow(scale).to_le_bytes());
+        }
+        let columns = if bytes > 100 { 256 } else { 32 };
+        // Twelve rows: a whole panel and a part of one.
+        let file = Writer::default()
+            .raw("t", &[columns, 12], kind, &block.repeat(12))
+            .build();
+        let mut source = std::io::Cursor::new(file);
+        let contents = Contents::read(&mut source).unwrap();
+        let (contents, source) = (&contents, &mut source);
+        let columns = columns as usize;
+        let matrix = Loader { contents, source }.matrix("t", 12, columns).unwrap();
+        let mut row = vec![0.0; columns];
+        for at in [0, 7, 11] {
+            matrix.row(at, &mut row);
+            assert_eq!([row[0], row[5], row[21], row[columns - 1]], some, "type {kind}");
+            let weighted = row.iter().zip(1..).map(|(v, n)| f64::from(*v) * f64::from(n));
+            assert_eq!(weighted.sum::<f64>(), sum, "type {kind}");
+        }
+    }
+
+    #[test]
+    fn blocks_mean_what_they_mean_to_ggml() {
+        check(2, 18, &[0], [-1.5, 3.0, -4.0, 0.0], -259.0);
+        check(3, 20, &[0, 2], [8.25, 4.75, 3.25, 6.75], 2387.5);
+        check(6, 22, &[0], [4.5, -7.0, -3.0, 0.5], 56.0);
+        check(8, 34, &[0], [42.5, 7.0, 47.0, -24.0], -4040.0);
+        check(12, 144, &[0, 2], [132.25, 23.75, 23.75, 6.75], 3_310_708.0);
+        check(14, 210, &[208], [-715.5, 742.0, 224.0, -30.0], 392_210.0);
+    }
+
+    #[test]
+    fn unreadable_tensors_are_named() {
+        let file = Writer::default().raw("t", &[256, 1], 10, &[0; 84]).build();
+        let mut source = std::io::Cursor::new(file);
+        let contents = Contents::read(&mut source).unwrap();
+        let (contents, source) = (&contents, &mut source);
+        let mut loader = Loader { contents, source };
+        let error = loader.matrix("t", 1, 256).unwrap_err().to_string();
+        assert!(error.contains("t has type Q2_K") && error.contains("Q4_1"), "{error}");
+        let error = loader.matrix("u", 1, 256).unwrap_err();
+        assert!(matches!(error, GgufError::Missing(_)));
+        let error = loader.matrix("t", 2, 256).unwrap_err();
+        assert!(matches!(error, GgufError::Malformed(_)));
     }
 }
