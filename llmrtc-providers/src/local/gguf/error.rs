@@ -45,7 +45,9 @@ pub enum GgufError {
     #[error("tokenizer \"{0}\" is not supported; supported: {list}", list = super::vocab::TOKENIZERS)]
     Tokenizer(String),
     /// A conversation format that is not known.
-    #[error("the model's chat template is neither ChatML nor Llama 3; use an instruction-tuned model with one of these")]
+    #[error(
+        "the model's chat template is neither ChatML nor Llama 3; use an instruction-tuned model with one of these"
+    )]
     Template,
 }
 

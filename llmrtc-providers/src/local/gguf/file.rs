@@ -60,7 +60,11 @@ impl Contents {
             .seek(SeekFrom::End(0))
             .and_then(|end| source.rewind().map(|()| end))
             .map_err(|_| GgufError::Truncated)?;
-        let mut reader = Reader { source, at: 0, bytes };
+        let mut reader = Reader {
+            source,
+            at: 0,
+            bytes,
+        };
         let magic: [u8; 4] = reader.array().map_err(|_| GgufError::NotGguf)?;
         if &magic != b"GGUF" {
             return Err(GgufError::NotGguf);
@@ -267,7 +271,10 @@ mod tests {
         assert_eq!(contents.float("x"), Some(0.5));
         assert_eq!(contents.array("tokens").unwrap().len(), 2);
         let tensor = &contents.tensors["t"];
-        assert_eq!((tensor.shape.as_slice(), tensor.kind), ([2, 2].as_slice(), 0));
+        assert_eq!(
+            (tensor.shape.as_slice(), tensor.kind),
+            ([2, 2].as_slice(), 0)
+        );
         assert_eq!(tensor.position + 16, bytes.len() as u64);
     }
 

@@ -277,8 +277,7 @@ impl Block for Block4 {
                 for (sum, vector) in sums.iter_mut().zip(vectors) {
                     let quads = &vector[at].quads;
                     for (weights, quad) in [(first, quads[g]), (second, quads[g + 4])] {
-                        let pairs =
-                            avx2._mm256_maddubs_epi16(weights, avx._mm256_set1_epi32(quad));
+                        let pairs = avx2._mm256_maddubs_epi16(weights, avx._mm256_set1_epi32(quad));
                         *sum = avx2._mm256_add_epi16(*sum, pairs);
                     }
                 }
@@ -554,7 +553,9 @@ mod tests {
         let mut source = Cursor::new(file);
         let contents = Contents::read(&mut source).unwrap();
         let (contents, source) = (&contents, &mut source);
-        Loader { contents, source }.matrix("t", rows, columns).unwrap()
+        Loader { contents, source }
+            .matrix("t", rows, columns)
+            .unwrap()
     }
 
     /// All ways of multiplying agree with each other, and with the exact product as far as eight bits allow.
@@ -573,7 +574,10 @@ mod tests {
                     let (fast, plain) = (fast[n * matrix.rows + at], plain[n * matrix.rows + at]);
                     assert!((fast - plain).abs() < 1e-3, "{fast} {plain}");
                     let size = dot(&row, &row).sqrt();
-                    assert!((fast - expected).abs() < size * 0.06, "{fast} {expected} {size}");
+                    assert!(
+                        (fast - expected).abs() < size * 0.06,
+                        "{fast} {expected} {size}"
+                    );
                 }
             }
         }
@@ -591,7 +595,9 @@ mod tests {
     fn products_with_extreme_values_do_not_overflow() {
         let mut blocks = vec![u8::MAX; 18];
         blocks[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
-        let file = Writer::default().raw("t", &[32, 8], 2, &blocks.repeat(8)).build();
+        let file = Writer::default()
+            .raw("t", &[32, 8], 2, &blocks.repeat(8))
+            .build();
         let mut source = Cursor::new(file);
         let contents = Contents::read(&mut source).unwrap();
         let (contents, source) = (&contents, &mut source);
@@ -604,7 +610,10 @@ mod tests {
     #[test]
     fn attention_in_half_precision_is_close() {
         let (query, key) = (noise(20, 1), noise(3 * 24, 2));
-        let halves: Vec<u16> = key.iter().map(|x| super::super::weights::narrow(*x)).collect();
+        let halves: Vec<u16> = key
+            .iter()
+            .map(|x| super::super::weights::narrow(*x))
+            .collect();
         let mut scores = [0.0; 3];
         let mut mixed = [0.0; 20];
         let cpu = Cpu::detect();
@@ -622,7 +631,10 @@ mod tests {
     #[test]
     fn zeros_stay_zeros() {
         let rounded = round(&[0.0; COLUMNS]);
-        assert_eq!((rounded.scale, rounded.sum, rounded.quads), (0.0, 0.0, [0; 8]));
+        assert_eq!(
+            (rounded.scale, rounded.sum, rounded.quads),
+            (0.0, 0.0, [0; 8])
+        );
         let mut scores = [1000.0, 1000.0];
         softmax(&mut scores);
         assert_eq!(scores, [0.5, 0.5]);

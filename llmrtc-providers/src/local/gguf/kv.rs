@@ -239,6 +239,10 @@ mod tests {
         assert!(recall.find(&[2, 2, 2]).is_none());
         assert_eq!(recall.find(&[1, 1, 1]).unwrap().len(), 2);
         recall.keep(memory(&[1, 1, 4]));
-        assert_eq!(recall.kept.len(), 2, "a continuation replaces its beginning");
+        assert_eq!(
+            recall.kept.len(),
+            2,
+            "a continuation replaces its beginning"
+        );
     }
 }

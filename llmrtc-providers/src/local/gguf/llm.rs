@@ -75,6 +75,10 @@ impl Default for GgufOptions {
 /// from where it departs from an earlier conversation; only the first turn reads the instructions, and not even that
 /// one when they are those of [`GgufOptions::persona`] or were given to [`warm`](Self::warm).
 ///
+/// A conversation that outgrows the context loses its oldest turns, half a context at a time; instructions and the
+/// last message stay, and only where these alone are too long does a request fail with
+/// [`ErrorKind::ContextOverflow`].
+///
 /// Tools are not offered to the model, which is too small to call them: requests with tools are answered in words,
 /// and a warning is logged once. A request that insists on a call fails with [`ErrorKind::Unsupported`]. The answer
 /// has no reasoning, and the model id of a request is ignored.
@@ -291,17 +295,19 @@ impl Engine {
         self.recall.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(
-        &self,
-        messages: &[Message],
-        config: &LlmConfig,
-    ) -> Result<Progress, ProviderError> {
+    fn begin(&self, messages: &[Message], config: &LlmConfig) -> Result<Progress, ProviderError> {
+        let max_tokens = config
+            .max_tokens
+            .map_or(self.options.max_tokens, |n| n as usize);
+        // An answer cut short is worse than an old turn forgotten, but a long one must not forget all of them.
+        let answer = max_tokens.clamp(ANSWER_TOKENS, (self.context / 4).max(ANSWER_TOKENS));
         let prompt = self
             .template
-            .prompt(&self.vocabulary, messages, &self.options.persona);
+            .lay_out(&self.vocabulary, messages, &self.options.persona)
+            .within(self.context - answer);
         if prompt.len() + ANSWER_TOKENS > self.context {
             let message = format!(
-                "the conversation has {} tokens and the model's context {}; shorten the history",
+                "instructions and last message have {} tokens, the model's context is {}; shorten them",
                 prompt.len(),
                 self.context
             );
@@ -321,7 +327,6 @@ impl Engine {
             top_p: config.top_p.unwrap_or(defaults.top_p),
             ..defaults
         };
-        let max_tokens = config.max_tokens.map_or(self.options.max_tokens, |n| n as usize);
         Ok(Progress {
             recalled: memory.len(),
             memory,

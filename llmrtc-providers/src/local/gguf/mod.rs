@@ -22,7 +22,6 @@ mod kernel;
 mod kv;
 mod llm;
 mod model;
-mod neighbour;
 mod sample;
 mod template;
 #[cfg(test)]
@@ -36,7 +35,6 @@ mod weights;
 pub use self::{
     error::GgufError,
     llm::{GgufLlm, GgufOptions},
-    neighbour::{Neighbour, NeighbourPorts, neighbours},
     sample::Sampling,
 };
 

@@ -313,8 +313,7 @@ impl Model {
         {
             let start = at / group * d.head;
             for ((keys, _), scores) in memory.pages(layer).zip(scores.chunks_mut(PAGE)) {
-                self.cpu
-                    .scores(query, &keys[start..], width, scale, scores);
+                self.cpu.scores(query, &keys[start..], width, scale, scores);
             }
             softmax(&mut scores);
             for ((_, values), scores) in memory.pages(layer).zip(scores.chunks(PAGE)) {

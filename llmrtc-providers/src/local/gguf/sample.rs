@@ -65,7 +65,11 @@ impl Sampler {
             for token in recent {
                 if let Some(logit) = logits.get_mut(token as usize) {
                     // Scores have either sign, and the penalty must lower both.
-                    *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                    *logit = if *logit > 0.0 {
+                        *logit / penalty
+                    } else {
+                        *logit * penalty
+                    };
                 }
             }
         }
@@ -137,7 +141,11 @@ mod tests {
 
     #[test]
     fn greed_takes_the_likeliest() {
-        assert!(choices(Sampling::GREEDY, &[0.1, 2.0, -1.0]).iter().all(|t| *t == 1));
+        assert!(
+            choices(Sampling::GREEDY, &[0.1, 2.0, -1.0])
+                .iter()
+                .all(|t| *t == 1)
+        );
     }
 
     #[test]

@@ -43,32 +43,40 @@ impl Template {
         Err(GgufError::Template)
     }
 
-    /// The tokens of a conversation up to where the model answers. Without instructions of its own it gets
-    /// `persona`.
+    /// A conversation in tokens, up to where the model answers. Without instructions of its own it gets `persona`.
     ///
     /// There is one system message in front; later ones and the results of tools are read as if the person had said
     /// them, which models of this size follow best. Calls of tools leave no trace. Images become what is written in
     /// their place.
-    pub(super) fn prompt(
+    pub(super) fn lay_out(
         self,
         vocabulary: &Vocabulary,
         messages: &[Message],
         persona: &str,
-    ) -> Vec<u32> {
-        let mut out = Vec::new();
+    ) -> Layout {
+        let mut head = Vec::new();
         let system = match messages.first() {
             Some(Message::System { text }) if !text.trim().is_empty() => text,
             _ => persona,
         };
         if let Self::Llama3 { begin, .. } = self {
-            out.push(begin);
+            head.push(begin);
         }
-        self.message(vocabulary, "system", system, &mut out);
+        self.message(vocabulary, "system", system, &mut head);
+        let mut layout = Layout {
+            head,
+            turns: Vec::new(),
+            starts: Vec::new(),
+            tail: Vec::new(),
+        };
         for (role, text) in turns(messages) {
-            self.message(vocabulary, role, &text, &mut out);
+            if role == "user" {
+                layout.starts.push(layout.turns.len());
+            }
+            self.message(vocabulary, role, &text, &mut layout.turns);
         }
-        self.open(vocabulary, "assistant", &mut out);
-        out
+        self.open(vocabulary, "assistant", &mut layout.tail);
+        layout
     }
 
     fn message(self, vocabulary: &Vocabulary, role: &str, text: &str, out: &mut Vec<u32>) {
@@ -97,6 +105,41 @@ impl Template {
                 vocabulary.encode("\n\n", out);
             }
         }
+    }
+}
+
+/// A conversation in tokens that knows where it may be shortened.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    /// The instructions; they stay.
+    head: Vec<u32>,
+    /// What was said.
+    turns: Vec<u32>,
+    /// Where the person's messages begin in `turns`: what is left must begin with one.
+    starts: Vec<usize>,
+    /// The beginning of the answer; it stays.
+    tail: Vec<u32>,
+}
+
+impl Layout {
+    /// The tokens, without as many of the oldest messages as needed for `limit`; the last thing the person said
+    /// stays, even if it does not fit.
+    ///
+    /// When something must go, half a context goes at once. A conversation that grows by a turn thus keeps its
+    /// beginning for many turns, and the model need not read it anew for every answer.
+    pub(super) fn within(self, limit: usize) -> Vec<u32> {
+        let fixed = self.head.len() + self.tail.len();
+        let last = self.starts.last().copied().unwrap_or(0);
+        let step = (limit / 2).max(1);
+        let mut cut = 0;
+        for goal in (step..).step_by(step) {
+            if cut == last || fixed + self.turns.len() - cut <= limit {
+                break;
+            }
+            let start = self.starts.iter().find(|start| **start >= goal);
+            cut = start.copied().unwrap_or(last);
+        }
+        [&self.head, &self.turns[cut..], &self.tail].concat()
     }
 }
 
@@ -136,7 +179,48 @@ fn turns(messages: &[Message]) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// A conversation of turns of five tokens each, numbered by turn, the person's first.
+    fn layout(turns: u32) -> Layout {
+        Layout {
+            head: vec![100, 100],
+            turns: (0..turns).flat_map(|turn| [turn; 5]).collect(),
+            starts: (0..turns as usize)
+                .step_by(2)
+                .map(|turn| turn * 5)
+                .collect(),
+            tail: vec![200],
+        }
+    }
+
+    #[test]
+    fn the_oldest_messages_make_room() {
+        assert_eq!(layout(3).within(18).len(), 18);
+        let kept = |turns| layout(turns).within(43)[2];
+        // The same beginning serves several turns before the next cut.
+        assert_eq!([1, 3, 5, 7].map(kept), [0; 4]);
+        assert_eq!([9, 11, 13].map(kept), [6; 3]);
+        assert_eq!([15, 17].map(kept), [10; 2]);
+    }
+
+    #[test]
+    fn what_was_said_last_stays() {
+        assert_eq!(layout(9).within(3), [100, 100, 8, 8, 8, 8, 8, 200]);
+        assert_eq!(layout(0).within(1), [100, 100, 200]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_shortened_conversation_begins_with_the_person(turns in 1u32..60, limit in 0usize..400) {
+            let tokens = layout(turns).within(limit);
+            prop_assert!(tokens.len() <= limit.max(13));
+            prop_assert_eq!(tokens[2] % 2, 0);
+            prop_assert_eq!(tokens[tokens.len() - 2], turns - 1);
+        }
+    }
 
     #[test]
     fn a_conversation_is_made_to_alternate() {

@@ -102,7 +102,10 @@ const CONTROLS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 /// Its only layer does nothing; each token's embedding points to an axis of its own, and the output turns each axis
 /// into the token that comes next. What follows the line feed behind `assistant` is therefore the first word.
 pub(super) fn parrot(words: &[&str]) -> Writer {
-    let alphabet: Vec<String> = super::vocab::alphabet().iter().map(char::to_string).collect();
+    let alphabet: Vec<String> = super::vocab::alphabet()
+        .iter()
+        .map(char::to_string)
+        .collect();
     let mut tokens: Vec<String> = CONTROLS.iter().map(|c| c.to_string()).collect();
     tokens.extend(alphabet.iter().cloned());
     let first_word = tokens.len();
@@ -151,7 +154,11 @@ pub(super) fn parrot(words: &[&str]) -> Writer {
         let name = format!("blk.0.{part}.weight");
         writer = writer.tensor(&name, &[w, w], &zeros(width * width));
     }
-    for (part, shape) in [("ffn_gate", [w, 4]), ("ffn_up", [w, 4]), ("ffn_down", [4, w])] {
+    for (part, shape) in [
+        ("ffn_gate", [w, 4]),
+        ("ffn_up", [w, 4]),
+        ("ffn_down", [4, w]),
+    ] {
         let name = format!("blk.0.{part}.weight");
         writer = writer.tensor(&name, &shape, &zeros(width * 4));
     }

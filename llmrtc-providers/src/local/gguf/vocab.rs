@@ -146,7 +146,8 @@ impl Vocabulary {
                 bytes.push(Box::default());
                 continue;
             }
-            let decoded: Option<Box<[u8]>> = name.chars().map(|c| letters.get(&c).copied()).collect();
+            let decoded: Option<Box<[u8]>> =
+                name.chars().map(|c| letters.get(&c).copied()).collect();
             // Added tokens that are not in the alphabet of bytes say their name.
             bytes.push(decoded.unwrap_or_else(|| name.as_bytes().into()));
             ids.insert(name.as_str(), id as u32);
@@ -175,10 +176,15 @@ impl Vocabulary {
                     .or_insert((rank as u32, *whole));
             }
         }
-        let mut ends: Vec<u32> = ["<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"]
-            .iter()
-            .filter_map(|name| controls.get(*name).copied())
-            .collect();
+        let mut ends: Vec<u32> = [
+            "<|im_end|>",
+            "<|eot_id|>",
+            "<|endoftext|>",
+            "<|end_of_text|>",
+        ]
+        .iter()
+        .filter_map(|name| controls.get(*name).copied())
+        .collect();
         if let Some(end) = contents.int("tokenizer.ggml.eos_token_id")
             && end < names.len() as u64
             && !ends.contains(&(end as u32))
@@ -227,14 +233,20 @@ impl Vocabulary {
 
     fn merge(&self, piece: &[u8], out: &mut Vec<u32>) {
         let start = out.len();
-        out.extend(piece.iter().filter_map(|byte| self.single[usize::from(*byte)]));
+        out.extend(
+            piece
+                .iter()
+                .filter_map(|byte| self.single[usize::from(*byte)]),
+        );
         loop {
             let first = out[start..]
                 .array_windows()
                 .enumerate()
                 .filter_map(|(at, [a, b])| Some((self.merges.get(&(*a, *b))?, at)))
                 .min();
-            let Some(((_, whole), at)) = first else { return };
+            let Some(((_, whole), at)) = first else {
+                return;
+            };
             out[start + at] = *whole;
             out.remove(start + at + 1);
         }

@@ -220,9 +220,11 @@ impl<R: Read + Seek> Loader<'_, R> {
             .get(name)
             .ok_or_else(|| GgufError::Missing(format!("tensor {name}")))?;
         let same = tensor.shape.len() >= shape.len()
-            && tensor.shape.iter().enumerate().all(|(at, n)| {
-                *n == shape.get(at).copied().unwrap_or(1) as u64
-            });
+            && tensor
+                .shape
+                .iter()
+                .enumerate()
+                .all(|(at, n)| *n == shape.get(at).copied().unwrap_or(1) as u64);
         if !same {
             return Err(GgufError::Malformed(format!("{name} has another shape")));
         }
@@ -312,7 +314,12 @@ fn pack4(format: Format, bytes: &[u8], rows: usize, columns: usize) -> Vec<Block
         Format::Q4_0 => {
             for (index, block) in bytes.as_chunks::<18>().0.iter().enumerate() {
                 let scale = f16([block[0], block[1]]);
-                put(index, scale, -8.0 * scale, std::array::from_fn(|i| block[2 + i]));
+                put(
+                    index,
+                    scale,
+                    -8.0 * scale,
+                    std::array::from_fn(|i| block[2 + i]),
+                );
             }
         }
         Format::Q4_1 => {
@@ -374,7 +381,11 @@ fn pack8(format: Format, bytes: &[u8], rows: usize, columns: usize) -> Vec<Block
         Format::Q8_0 => {
             for (index, block) in bytes.as_chunks::<34>().0.iter().enumerate() {
                 let scale = f16([block[0], block[1]]);
-                put(index, [scale; 2], std::array::from_fn(|i| block[2 + i] as i8));
+                put(
+                    index,
+                    [scale; 2],
+                    std::array::from_fn(|i| block[2 + i] as i8),
+                );
             }
         }
         Format::Q5_0 => {
@@ -446,12 +457,21 @@ mod tests {
         let contents = Contents::read(&mut source).unwrap();
         let (contents, source) = (&contents, &mut source);
         let columns = columns as usize;
-        let matrix = Loader { contents, source }.matrix("t", 12, columns).unwrap();
+        let matrix = Loader { contents, source }
+            .matrix("t", 12, columns)
+            .unwrap();
         let mut row = vec![0.0; columns];
         for at in [0, 7, 11] {
             matrix.row(at, &mut row);
-            assert_eq!([row[0], row[5], row[21], row[columns - 1]], some, "type {kind}");
-            let weighted = row.iter().zip(1..).map(|(v, n)| f64::from(*v) * f64::from(n));
+            assert_eq!(
+                [row[0], row[5], row[21], row[columns - 1]],
+                some,
+                "type {kind}"
+            );
+            let weighted = row
+                .iter()
+                .zip(1..)
+                .map(|(v, n)| f64::from(*v) * f64::from(n));
             assert_eq!(weighted.sum::<f64>(), sum, "type {kind}");
         }
     }
@@ -474,7 +494,10 @@ mod tests {
         let (contents, source) = (&contents, &mut source);
         let mut loader = Loader { contents, source };
         let error = loader.matrix("t", 1, 256).unwrap_err().to_string();
-        assert!(error.contains("t has type Q2_K") && error.contains("Q4_1"), "{error}");
+        assert!(
+            error.contains("t has type Q2_K") && error.contains("Q4_1"),
+            "{error}"
+        );
         let error = loader.matrix("u", 1, 256).unwrap_err();
         assert!(matches!(error, GgufError::Missing(_)));
         let error = loader.matrix("t", 2, 256).unwrap_err();

@@ -51,10 +51,14 @@ impl RulesLlm {
     }
 
     fn answer(&self, request: &LlmRequest) -> (Answer, Duration) {
-        let said = request.messages.iter().rev().find_map(|message| match message {
-            Message::User { text, .. } => Some(text.trim()),
-            _ => None,
-        });
+        let said = request
+            .messages
+            .iter()
+            .rev()
+            .find_map(|message| match message {
+                Message::User { text, .. } => Some(text.trim()),
+                _ => None,
+            });
         let result = match request.messages.last() {
             Some(Message::Tool { content, name, .. }) => Some((name, content)),
             _ => None,
@@ -73,7 +77,12 @@ impl RulesLlm {
                         None => content.to_string(),
                     })
                 }
-                (Action::Call { tool, arguments, .. }, None) if offered(request, tool.as_str()) => {
+                (
+                    Action::Call {
+                        tool, arguments, ..
+                    },
+                    None,
+                ) if offered(request, tool.as_str()) => {
                     let arguments = arguments
                         .iter()
                         .map(|(key, value)| (key.clone(), fill(value, &captures, &rule.pattern)))
@@ -110,7 +119,11 @@ fn offered(request: &LlmRequest, tool: &str) -> bool {
         ToolChoice::Named(name) => name.as_str() == tool,
         _ => true,
     };
-    allowed && request.tools.iter().any(|offer| offer.name.as_str() == tool)
+    allowed
+        && request
+            .tools
+            .iter()
+            .any(|offer| offer.name.as_str() == tool)
 }
 
 /// Words with the white space behind them, so that nothing is lost when they are joined.
@@ -151,7 +164,8 @@ impl LlmProvider for RulesLlm {
                     ToolChoice::Required | ToolChoice::Named(_)
                 ) =>
             {
-                let message = "a tool call is demanded and no rule makes one; add a rule with `tool`";
+                let message =
+                    "a tool call is demanded and no rule makes one; add a rule with `tool`";
                 return Err(ProviderError::new(ErrorKind::Unsupported, NAME, message));
             }
             Answer::Text(text) => (words(&text), StopReason::EndTurn),
@@ -171,13 +185,14 @@ impl LlmProvider for RulesLlm {
             ..Usage::default()
         });
         let later = self.rules.word_delay;
-        let body = stream::iter(chunks.into_iter().enumerate()).then(move |(at, chunk)| async move {
-            let wait = if at == 0 { delay } else { later };
-            if !wait.is_zero() {
-                tokio::time::sleep(wait).await;
-            }
-            Ok(chunk)
-        });
+        let body =
+            stream::iter(chunks.into_iter().enumerate()).then(move |(at, chunk)| async move {
+                let wait = if at == 0 { delay } else { later };
+                if !wait.is_zero() {
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(chunk)
+            });
         let tail = stream::iter([Ok(usage), Ok(LlmChunk::End(reason))]);
         Ok(body.chain(tail).boxed())
     }

@@ -207,7 +207,8 @@ impl Section<'_> {
             Err(error) => {
                 // The last line says what is wrong; those before it draw where.
                 let error = error.to_string();
-                let last = error.lines().next_back().unwrap_or_default().to_owned();
+                let last = error.lines().next_back().unwrap_or_default();
+                let last = last.trim_start_matches("error: ");
                 self.problem(format!("`pattern` is no regular expression: {last}"));
                 None
             }
@@ -236,9 +237,7 @@ impl Section<'_> {
                     .map(|text| self.template("after_tool", &text, &pattern, true));
                 let arguments = match arguments {
                     None => Map::new(),
-                    Some(toml::Value::Table(table)) => {
-                        self.arguments(table, &pattern, whole)
-                    }
+                    Some(toml::Value::Table(table)) => self.arguments(table, &pattern, whole),
                     Some(_) => {
                         self.problem("`arguments` must be a table, as in { city = \"$1\" }");
                         Map::new()

@@ -49,7 +49,9 @@ fn request(messages: Vec<Message>) -> LlmRequest {
 
 async fn ask(request: LlmRequest) -> LlmResult {
     let llm = RulesLlm::parse(RULES).unwrap();
-    llm.complete(request, &CallContext::detached()).await.unwrap()
+    llm.complete(request, &CallContext::detached())
+        .await
+        .unwrap()
 }
 
 async fn check(said: &str, answer: &str) {
@@ -60,7 +62,11 @@ async fn check(said: &str, answer: &str) {
 
 #[tokio::test]
 async fn the_first_rule_that_applies_answers() {
-    check("Hi, MY NAME IS Ada.", "Hello Ada, that is $5. {braces} stay.").await;
+    check(
+        "Hi, MY NAME IS Ada.",
+        "Hello Ada, that is $5. {braces} stay.",
+    )
+    .await;
     check("The weather?", "Where?").await;
     check("Something else", "Pardon?").await;
 }
@@ -150,7 +156,20 @@ reply = "{result}"
         panic!("the rules could be read");
     };
     let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    line 1: `default` is missing: what to say when no rule applies
+    line 1: `speed` is unknown
+    line 2 (rule 1): `pattern` is no regular expression: unclosed group
+    line 6 (rule 2): a rule has either `reply` or `tool`
+    line 11 (rule 3): `reply`: the pattern captures no `2`
+    line 15 (rule 4): `pattern` is missing
+    line 15 (rule 4): `delay_ms` must be a number from 0 to 60000
+    line 15 (rule 4): `after_tool` must be text, not integer
+    line 15 (rule 4): `tool` must be 1 to 64 letters, digits, `_` and `-`
+    line 15 (rule 4): `colour` is unknown
+    line 21 (rule 5): argument `b`: the pattern captures no `2`
+    line 26 (rule 6): `reply`: `{result}` exists only in `after_tool`
+    ");
 }
 
 #[test]
@@ -168,7 +187,9 @@ async fn delays_are_the_rules() {
     for (said, wait) in [("q", 500), ("other", 20)] {
         let begin = tokio::time::Instant::now();
         let request = request(vec![Message::user(said)]);
-        llm.complete(request, &CallContext::detached()).await.unwrap();
+        llm.complete(request, &CallContext::detached())
+            .await
+            .unwrap();
         assert_eq!(begin.elapsed(), Duration::from_millis(wait));
     }
 }
