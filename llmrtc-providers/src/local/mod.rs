@@ -3,6 +3,7 @@
 pub mod gguf;
 pub mod models;
 pub mod moonshine;
+pub mod neighbour;
 pub mod pool;
 pub mod runtime;
 pub mod scripted;
