@@ -11,7 +11,11 @@ use clap::Parser;
 use llmrtc_server::{
     app,
     cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
-    client, command,
+    client::{
+        call::{Failure, run as place_call},
+        voice::caller_voice,
+    },
+    command,
     config::{
         ConfigError,
         load::{Loaded, ProcessEnvironment, load},
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<ConfigError>() {
                 ConfigError::EXIT_CODE
             } else {
-                1
+                error.downcast_ref().map_or(1, Failure::exit_code)
             })
         }
     }
@@ -73,7 +77,7 @@ fn call(args: CallArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(client::call::run(args))
+    Ok(runtime.block_on(place_call(args, caller_voice))?)
 }
 
 fn serve(args: ConfigArgs) -> anyhow::Result<()> {
