@@ -1,389 +1,15 @@
-// The playground: a whole LLMRTC client in one file, without a build step. It speaks protocol v1 directly; docs/protocol.md
-// says what the messages mean. `Call` knows the wire, `Latency` the clock, and everything below them the page.
+// The page. The wire is in call.js, the clock in latency.js, microphone and meters in sound.js.
 
-const READY_MS = 10_000;
-const ACK_MS = 5_000;
-const GATHERING_MS = 3_000;
-const PEER_MS = 30_000;
-const PING_MS = 15_000;
-const PONG_MS = 10_000;
-/** Waits before the attempts to reconnect. Each is lengthened by up to 30 %, so that a restarted server is not stormed. */
-const BACKOFF_MS = [1_000, 2_000, 4_000, 8_000, 16_000];
+import { Call, Problem, Unreachable } from "./call.js";
+import { Latency, STAGES } from "./latency.js";
+import { cannotAsk, LOOK_MS, Meter, microphoneProblem, openMicrophone } from "./sound.js";
 
-/** Errors that take the place of an answer. */
-const OFFER_REFUSED = new Set(["CONNECTION_FAILED", "WEBRTC_UNAVAILABLE"]);
-
-/** An error whose message is written for the person in front of the page. */
-class Problem extends Error {}
-
-/**
- * One conversation with the server: socket, peer, microphone, and how they come back after a loss.
- *
- * Events: `state` ("connecting", "connected", "reconnecting", "closed"), `message` (a payload, once each),
- * `voice` (the MediaStream of the answers), `resumed` (whether the server still knows the conversation),
- * `problem` (a sentence).
- */
-class Call extends EventTarget {
-  #url;
-  #socket;
-  #peer;
-  #channel;
-  #microphone;
-  #sessionId;
-  #resumeToken;
-  #timers = new Set();
-  #retry;
-  #attempt = 0;
-  /** Counts teardowns, so that a connection attempt can tell that it has been abandoned. */
-  #epoch = 0;
-  #state = "closed";
-
-  constructor(url) {
-    super();
-    this.#url = url;
-  }
-
-  get state() {
-    return this.#state;
-  }
-
-  /** Stops the answer that is being made or spoken. */
-  interrupt() {
-    if (this.#channel?.readyState === "open") this.#channel.send(JSON.stringify({ type: "interrupt" }));
-  }
-
-  /** Connects for the first time. Throws a `Problem`; only an established call reconnects by itself. */
-  async start() {
-    this.#enter("connecting");
-    const epoch = this.#epoch;
-    try {
-      await this.#connect();
-    } catch (error) {
-      if (epoch !== this.#epoch) return;
-      this.close();
-      throw error;
-    }
-  }
-
-  /** Sends this track, now and after every reconnection. */
-  async share(track) {
-    this.#microphone = track;
-    if (this.#state === "connected") await this.#addMicrophone();
-  }
-
-  close() {
-    clearTimeout(this.#retry);
-    this.#teardown();
-    this.#microphone = undefined;
-    this.#sessionId = undefined;
-    this.#resumeToken = undefined;
-    this.#enter("closed");
-  }
-
-  /** Tries at once instead of waiting for the backoff: the network has just come back. */
-  retryNow() {
-    if (this.#state !== "reconnecting") return;
-    clearTimeout(this.#retry);
-    this.#reconnect();
-  }
-
-  async #connect() {
-    const socket = await this.#openSocket();
-    const ready = await this.#next(socket, "ready", READY_MS, "The server accepted the connection but did not greet.");
-    const [oldId, oldToken] = [this.#sessionId, this.#resumeToken];
-    this.#sessionId = ready.id;
-    this.#resumeToken = ready.resumeToken;
-    // Resuming comes before the offer, so that the conversation is there before a turn can run.
-    if (oldId) await this.#resume(socket, oldId, oldToken);
-    await this.#openPeer(socket, ready.iceServers ?? []);
-    this.#attempt = 0;
-    this.#enter("connected");
-    this.#startHeartbeat(socket);
-    if (this.#microphone?.readyState === "live") await this.#addMicrophone();
-  }
-
-  #openSocket() {
-    return new Promise((resolve, reject) => {
-      const socket = new WebSocket(this.#url);
-      this.#socket = socket;
-      let opened = false;
-      // A browser does not tell a page why an upgrade failed.
-      const refuse = () => reject(new Problem(`The server at ${location.host} does not answer, or refused the call.`));
-      const timer = this.#after(READY_MS, refuse);
-      socket.addEventListener("open", () => {
-        opened = true;
-        this.#cancel(timer);
-        resolve(socket);
-      });
-      socket.addEventListener("close", () => {
-        this.#cancel(timer);
-        if (opened) this.#lost(socket);
-        else refuse();
-      });
-      socket.addEventListener("message", (event) => this.#receive(socket, event.data, false));
-    });
-  }
-
-  /** The next message of this type, or a `Problem` after `limit` milliseconds. */
-  #next(socket, type, limit, sentence) {
-    return new Promise((resolve, reject) => {
-      const done = new AbortController();
-      const timer = this.#after(limit, () => {
-        done.abort();
-        reject(new Problem(sentence));
-      });
-      const settle = (action, value) => {
-        this.#cancel(timer);
-        done.abort();
-        action(value);
-      };
-      const listen = (event) => {
-        const message = parse(event.data);
-        if (message?.type === type) settle(resolve, message);
-        else if (type === "signal" && OFFER_REFUSED.has(message?.code)) settle(reject, new Problem(message.message));
-      };
-      socket.addEventListener("message", listen, { signal: done.signal });
-      const closed = () => settle(reject, new Problem("The server closed the connection."));
-      socket.addEventListener("close", closed, { signal: done.signal });
-    });
-  }
-
-  async #resume(socket, sessionId, resumeToken) {
-    const answer = this.#next(socket, "reconnect-ack", ACK_MS, "no answer");
-    socket.send(JSON.stringify({ type: "reconnect", sessionId, resumeToken }));
-    let resumed = false;
-    try {
-      const ack = await answer;
-      resumed = ack.success && ack.historyRecovered;
-      if (ack.sessionId) this.#sessionId = ack.sessionId;
-      // Each token works once; the next resume needs the one that came with this answer.
-      if (ack.resumeToken) this.#resumeToken = ack.resumeToken;
-    } catch (error) {
-      // Without an answer the call goes on as a new conversation, unless the socket is gone too.
-      if (socket.readyState !== WebSocket.OPEN) throw error;
-    }
-    this.#emit("resumed", resumed);
-  }
-
-  async #openPeer(socket, iceServers) {
-    const peer = new RTCPeerConnection({ iceServers });
-    const channel = peer.createDataChannel("data", { ordered: true });
-    this.#peer = peer;
-    this.#channel = channel;
-    channel.addEventListener("message", (event) => this.#receive(socket, event.data, true));
-    channel.addEventListener("close", () => this.#lost(socket));
-    peer.addEventListener("track", ({ track, streams }) =>
-      this.#emit("voice", streams[0] ?? new MediaStream([track])),
-    );
-    peer.addEventListener("connectionstatechange", () => {
-      if (["failed", "disconnected"].includes(peer.connectionState)) this.#lost(socket);
-    });
-
-    const opened = new Promise((resolve, reject) => {
-      const refuse = () =>
-        reject(new Problem("The server answers, but no media connection comes about. A firewall may block UDP."));
-      const timer = this.#after(PEER_MS, refuse);
-      const settle = (action) => () => {
-        this.#cancel(timer);
-        action();
-      };
-      channel.addEventListener("open", settle(resolve));
-      socket.addEventListener("close", settle(refuse));
-      peer.addEventListener("connectionstatechange", () => {
-        if (peer.connectionState === "failed") settle(refuse)();
-      });
-    });
-    // Awaited below; a failed offer must not leave it unhandled.
-    opened.catch(() => {});
-    await this.#offer();
-    await opened;
-  }
-
-  /** There is no trickling: an offer goes out with its candidates inside. */
-  async #offer() {
-    const [peer, socket] = [this.#peer, this.#socket];
-    await peer.setLocalDescription();
-    if (peer.iceGatheringState !== "complete") {
-      await new Promise((resolve) => {
-        const timer = this.#after(GATHERING_MS, resolve);
-        peer.addEventListener("icegatheringstatechange", () => {
-          if (peer.iceGatheringState !== "complete") return;
-          this.#cancel(timer);
-          resolve();
-        });
-      });
-    }
-    const { type, sdp } = peer.localDescription;
-    const answer = this.#next(socket, "signal", PEER_MS, "The server did not answer the offer.");
-    socket.send(JSON.stringify({ type: "offer", signal: { type, sdp } }));
-    await peer.setRemoteDescription((await answer).signal);
-  }
-
-  async #addMicrophone() {
-    const sender = this.#peer.getSenders().find((candidate) => candidate.track?.kind === "audio");
-    if (sender) {
-      await sender.replaceTrack(this.#microphone);
-      return;
-    }
-    this.#peer.addTrack(this.#microphone, new MediaStream([this.#microphone]));
-    await this.#offer();
-  }
-
-  /** Payload arrives on the socket until the data channel is open, then on the channel; the other copy is a duplicate. */
-  #receive(socket, data, onChannel) {
-    if (socket !== this.#socket) return;
-    const message = parse(data);
-    if (!message || ["ready", "pong", "signal", "reconnect-ack"].includes(message.type)) return;
-    const connected = this.#peer?.connectionState === "connected" && this.#channel?.readyState === "open";
-    if (onChannel || !connected) this.#emit("message", message);
-  }
-
-  #startHeartbeat(socket) {
-    let missed = 0;
-    let deadline;
-    const beat = () => {
-      if (socket !== this.#socket) return;
-      socket.send(JSON.stringify({ type: "ping", timestamp: Date.now() }));
-      deadline = this.#after(PONG_MS, () => {
-        missed += 1;
-        if (missed >= 2) this.#lost(socket);
-      });
-      this.#after(PING_MS, beat);
-    };
-    socket.addEventListener("message", (event) => {
-      if (parse(event.data)?.type !== "pong") return;
-      missed = 0;
-      this.#cancel(deadline);
-    });
-    this.#after(PING_MS, beat);
-  }
-
-  /** Socket, channel or peer is gone. Everything of the old connection is dropped; the conversation is resumed. */
-  #lost(socket) {
-    if (socket !== this.#socket || this.#state !== "connected") return;
-    this.#scheduleReconnect();
-  }
-
-  #scheduleReconnect() {
-    this.#teardown();
-    if (this.#attempt === BACKOFF_MS.length) {
-      this.#emit("problem", `The connection is lost, and ${this.#attempt} attempts to restore it failed.`);
-      this.close();
-      return;
-    }
-    const wait = BACKOFF_MS[this.#attempt] * (1 + 0.3 * Math.random());
-    this.#attempt += 1;
-    this.#enter("reconnecting", { attempt: this.#attempt, of: BACKOFF_MS.length });
-    this.#retry = setTimeout(() => this.#reconnect(), wait);
-  }
-
-  async #reconnect() {
-    this.#enter("connecting");
-    const epoch = this.#epoch;
-    try {
-      await this.#connect();
-    } catch {
-      if (epoch === this.#epoch) this.#scheduleReconnect();
-    }
-  }
-
-  #teardown() {
-    const [socket, peer] = [this.#socket, this.#peer];
-    this.#epoch += 1;
-    this.#socket = this.#peer = this.#channel = undefined;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers.clear();
-    peer?.close();
-    socket?.close();
-  }
-
-  #after(ms, action) {
-    const timer = setTimeout(() => {
-      this.#timers.delete(timer);
-      action();
-    }, ms);
-    this.#timers.add(timer);
-    return timer;
-  }
-
-  #cancel(timer) {
-    clearTimeout(timer);
-    this.#timers.delete(timer);
-  }
-
-  #enter(state, detail = {}) {
-    if (this.#state === state) return;
-    this.#state = state;
-    this.#emit("state", { state, ...detail });
-  }
-
-  #emit(type, detail) {
-    this.dispatchEvent(new CustomEvent(type, { detail }));
-  }
-}
-
-/** The marks of one turn, and the three stages between them. */
-class Latency {
-  #marks = {};
-
-  begin(now) {
-    this.#marks = { end: now };
-  }
-
-  /** Keeps the first time of each mark, except that the last final transcript counts: that is what the model gets. */
-  mark(name, now) {
-    if (this.#marks.end === undefined) return;
-    if (name === "transcript" ? this.#marks.text === undefined : this.#marks[name] === undefined) {
-      this.#marks[name] = now;
-    }
-  }
-
-  get awaitsVoice() {
-    return this.#marks.end !== undefined && this.#marks.voice === undefined;
-  }
-
-  /** Whole milliseconds of each stage that is over; they add up to `total`. */
-  get stages() {
-    const { end, transcript, text, voice } = this.#marks;
-    // Rounded before they are subtracted, so that the parts add up to the whole.
-    const between = (from, to) =>
-      from === undefined || to === undefined ? undefined : Math.round(to - end) - Math.round(from - end);
-    return {
-      transcript: between(end, transcript),
-      text: between(transcript, text),
-      voice: between(text, voice),
-      total: between(end, voice ?? text ?? transcript),
-    };
-  }
-}
-
-function parse(data) {
-  try {
-    const message = JSON.parse(data);
-    return typeof message?.type === "string" ? message : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-/** Why the microphone cannot be used, in words. */
-function microphoneProblem(error) {
-  switch (error.name) {
-    case "NotAllowedError":
-    case "SecurityError":
-      return "The browser was not allowed to use the microphone. Allow it in the site settings, beside the address.";
-    case "NotFoundError":
-    case "OverconstrainedError":
-      return "No microphone was found. Connect one, then press “Try the microphone again”.";
-    case "NotReadableError":
-    case "AbortError":
-      return "The microphone could not be opened. Another program may be using it.";
-    default:
-      return `The microphone could not be opened (${error.name}).`;
-  }
-}
-
-// The page
+/** Someone who waits longer than this is told that it goes on; sooner, it would only talk over the answer. */
+const LONG_THOUGHT_MS = 1_500;
+/** A voice that ended longer ago does not belong to the turn that ends now. */
+const TURN_END_MS = 5_000;
+/** Between two questions whether the server is ready. */
+const READY_AGAIN_MS = 2_000;
 
 const $ = (id) => document.getElementById(id);
 const latency = new Latency();
@@ -394,6 +20,7 @@ let microphoneMeter;
 let voiceMeter;
 /** The person silenced this answer; the next one is audible again. */
 let silenced = false;
+let longThought;
 
 function say(sentence) {
   $("status").textContent = sentence;
@@ -403,6 +30,8 @@ function complain(sentence) {
   $("problem").textContent = sentence;
 }
 
+// The floor
+
 const FLOORS = {
   offline: "Not connected",
   nobody: "Nobody is speaking",
@@ -411,11 +40,17 @@ const FLOORS = {
   assistant: "The assistant is speaking",
 };
 
+/** Not announced: a screen reader would talk over the very voices that this is about. */
 function giveFloor(who) {
+  clearTimeout(longThought);
+  if ($("floor").dataset.floor === "thinking" && who !== "thinking" && who !== "offline" && call) say("Connected.");
+  if (who === "thinking") longThought = setTimeout(() => say("The assistant is still thinking…"), LONG_THOUGHT_MS);
   $("floor").dataset.floor = who;
-  $("floor").textContent = FLOORS[who];
+  $("floor-text").textContent = FLOORS[who];
   $("interrupt").disabled = who !== "assistant" || silenced;
 }
+
+// The conversation
 
 /** Adds a line that does not change any more. */
 function record(who, text, detail) {
@@ -428,19 +63,23 @@ function record(who, text, detail) {
     entry.append(speaker);
   }
   entry.append(text);
-  if (detail) {
-    const small = document.createElement("small");
-    small.textContent = detail;
-    entry.append(small);
-  }
+  if (detail) entry.append(small(detail));
+  $("log-empty").hidden = true;
   $("log").append(entry);
   scrollDown();
+}
+
+function small(text) {
+  const element = document.createElement("small");
+  element.textContent = text;
+  return element;
 }
 
 function draft(who, text) {
   const line = $(`draft-${who}`);
   line.textContent = text;
   line.hidden = text === "";
+  if (text) $("log-empty").hidden = true;
   scrollDown();
 }
 
@@ -457,28 +96,30 @@ function markInterrupted() {
     return;
   }
   const answer = $("log").lastElementChild;
-  if (!answer?.classList.contains("assistant") || answer.querySelector("small")) return;
-  const small = document.createElement("small");
-  small.textContent = "interrupted";
-  answer.append(small);
+  if (answer?.classList.contains("assistant") && !answer.querySelector("small")) answer.append(small("interrupted"));
 }
 
 function scrollDown() {
   $("scroll").scrollTop = $("scroll").scrollHeight;
 }
 
+// Latency and events
+
 function showLatency() {
   const stages = latency.stages;
-  if (stages.transcript === undefined) return;
+  if (stages.transcript === undefined && stages.text === undefined) return;
   $("latency-empty").hidden = true;
   $("latency").hidden = false;
   const ms = (value) => (value === undefined ? "–" : `${value} ms`);
-  for (const stage of ["transcript", "text", "voice"]) {
+  for (const stage of STAGES) {
     $(`latency-${stage}`).textContent = ms(stages[stage]);
     const share = stages.total > 0 ? (100 * (stages[stage] ?? 0)) / stages.total : 0;
     $("bar").querySelector(`[data-stage="${stage}"]`).style.setProperty("--share", `${share}%`);
   }
+  $("stage-end").hidden = stages.end === undefined;
   $("latency-total").textContent = ms(stages.total);
+  const from = stages.end === undefined ? "from the end of your turn" : "from your last sound";
+  $("latency-meaning").textContent = latency.isComplete ? `${from} to the first sound of the answer` : `${from}, so far`;
 }
 
 function logEvent(message) {
@@ -498,10 +139,12 @@ function onMessage(message) {
       if ($("draft-assistant").textContent) markInterrupted();
       giveFloor("user");
       break;
-    case "speech-end":
-      latency.begin(now);
+    case "speech-end": {
+      const voice = microphoneMeter?.lastVoice;
+      latency.begin(now, now - voice < TURN_END_MS ? voice : undefined);
       giveFloor("thinking");
       break;
+    }
     case "transcript":
       if (message.isFinal === false) {
         draft("user", message.text);
@@ -547,9 +190,12 @@ function onMessage(message) {
   showLatency();
 }
 
+// The call
+
 function onState({ state, attempt, of }) {
   const talking = state === "connected";
   $("call").textContent = state === "closed" ? "Start talking" : "Hang up";
+  $("call").classList.toggle("primary", state === "closed");
   $("microphone").disabled = !talking;
   if (!talking) giveFloor("offline");
   switch (state) {
@@ -566,24 +212,12 @@ function onState({ state, attempt, of }) {
       say(`The connection is lost. Trying again, attempt ${attempt} of ${of}…`);
       break;
     case "closed":
+      finishAssistant($("draft-assistant").textContent, "call ended");
+      draft("user", "");
       stopMicrophone();
       say("The call is over.");
       break;
   }
-}
-
-/** A function that returns the loudness of a stream now, from 0 to 1. */
-function meter(stream) {
-  if (!audioContext) return () => 0;
-  const analyser = audioContext.createAnalyser();
-  // 256 samples are 5 ms at 48 kHz: short enough to time the first sound.
-  analyser.fftSize = 256;
-  audioContext.createMediaStreamSource(stream).connect(analyser);
-  const samples = new Float32Array(analyser.fftSize);
-  return () => {
-    analyser.getFloatTimeDomainData(samples);
-    return Math.sqrt(samples.reduce((sum, sample) => sum + sample * sample, 0) / samples.length);
-  };
 }
 
 function onVoice(stream) {
@@ -595,39 +229,35 @@ function onVoice(stream) {
     addEventListener("pointerdown", retry, { once: true });
     addEventListener("keydown", retry, { once: true });
   });
-  voiceMeter = meter(stream);
+  voiceMeter = audioContext && new Meter(audioContext, stream);
 }
 
-/** Comfort noise stays far below this, speech far above. */
-const AUDIBLE = 0.01;
-
-function listen() {
-  const loudness = microphoneMeter && track?.enabled ? microphoneMeter() : 0;
-  // Square root: loudness is closer to what people expect of a meter than amplitude is.
-  $("level").value = Math.min(1, Math.sqrt(loudness * 2));
+function look() {
+  const now = performance.now();
   const speaking = $("floor").dataset.floor === "assistant";
-  if (speaking && voiceMeter && latency.awaitsVoice && voiceMeter() > AUDIBLE) {
-    latency.mark("voice", performance.now());
+  if (track?.enabled) microphoneMeter?.look(now);
+  const level = track?.enabled ? (microphoneMeter?.level ?? 0) : 0;
+  $("level").value = level;
+  if (voiceMeter?.look(now) && speaking && latency.awaitsVoice) {
+    latency.mark("voice", now);
     showLatency();
   }
+  const loudest = speaking ? (voiceMeter?.level ?? 0) : level;
+  $("floor").style.setProperty("--level", loudest.toFixed(2));
 }
 
 async function useMicrophone() {
-  if (!navigator.mediaDevices?.getUserMedia) {
-    const reason = isSecureContext
-      ? "This browser cannot record."
-      : "Browsers give a microphone only to pages from https:// or from this machine (localhost).";
-    complain(`${reason} You are connected, but cannot speak.`);
+  const reason = cannotAsk();
+  if (reason) {
+    complain(`${reason} You are connected, but cannot speak.${instead()}`);
     return;
   }
   let stream;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-    });
+    stream = await openMicrophone();
   } catch (error) {
     $("microphone").textContent = "Try the microphone again";
-    complain(microphoneProblem(error));
+    complain(`${microphoneProblem(error)}${instead()}`);
     return;
   }
   if (!call || call.state === "closed") {
@@ -636,7 +266,7 @@ async function useMicrophone() {
     return;
   }
   [track] = stream.getAudioTracks();
-  microphoneMeter = meter(stream);
+  microphoneMeter = audioContext && new Meter(audioContext, stream);
   track.addEventListener("ended", () => {
     stopMicrophone();
     $("microphone").textContent = "Try the microphone again";
@@ -649,6 +279,11 @@ async function useMicrophone() {
   if (call.state === "connected") say("Connected. Say something.");
 }
 
+/** What is left to those who cannot speak. */
+function instead() {
+  return $("composer").hidden ? "" : " You can write instead.";
+}
+
 function stopMicrophone() {
   track?.stop();
   track = microphoneMeter = undefined;
@@ -656,7 +291,8 @@ function stopMicrophone() {
   $("microphone").removeAttribute("aria-pressed");
 }
 
-async function start() {
+/** Connects, with a microphone unless somebody only wants to write. */
+async function start({ microphone }) {
   complain("");
   // In the click, because browsers start sound only where a person asked for it.
   audioContext ??= window.AudioContext && new AudioContext();
@@ -676,11 +312,36 @@ async function start() {
   );
   try {
     await mine.start();
-    if (mine.state === "connected") await useMicrophone();
+    if (mine.state === "connected" && microphone) await useMicrophone();
   } catch (error) {
     if (mine !== call) return;
     complain(error instanceof Problem ? error.message : `The call failed: ${error.message}`);
     mine.close();
+    if (error instanceof Unreachable) await explain(mine);
+  }
+}
+
+/** Finds out why no call came about: a browser does not tell a page. */
+async function explain(failed) {
+  const reason = await unready();
+  if (reason && failed === call && failed.state === "closed") complain(reason);
+}
+
+const UNREADY = {
+  starting: "The server is still starting. Try again in a moment.",
+  loading: "The server is still loading its models. Try again in a moment.",
+  draining: "The server is shutting down.",
+  overloaded: "The server has as many calls as it can take. Try again later.",
+};
+
+/** Why the server takes no calls, as far as it says so. */
+async function unready() {
+  try {
+    const response = await fetch("ready");
+    const { ready, reason } = await response.json();
+    return ready ? undefined : (UNREADY[reason] ?? `The server is not ready: ${reason}.`);
+  } catch {
+    return undefined;
   }
 }
 
@@ -692,12 +353,25 @@ function interrupt() {
   $("voice").muted = true;
   $("interrupt").disabled = true;
   // A disabled button loses the focus, and with it a keyboard user's place.
-  $("microphone").focus();
+  if (document.activeElement === document.body || document.activeElement === $("interrupt")) $("microphone").focus();
   say("Interrupted. The next answer will be audible again.");
 }
 
+/** A question in writing; it starts a call without a microphone if there is none. */
+async function write(text) {
+  if (!call || call.state === "closed") await start({ microphone: false });
+  if (call.state !== "connected") return;
+  await call.listen();
+  const now = performance.now();
+  latency.begin(now);
+  complain("");
+  call.write(text);
+  $("text").value = "";
+  giveFloor("thinking");
+}
+
 $("call").addEventListener("click", () => {
-  if (!call || call.state === "closed") start();
+  if (!call || call.state === "closed") start({ microphone: true });
   else call.close();
 });
 
@@ -711,18 +385,52 @@ $("microphone").addEventListener("click", () => {
   say(track.enabled ? "Your microphone is on." : "Your microphone is muted.");
 });
 
+$("composer").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (text) write(text).catch((error) => complain(`The text could not be sent: ${error.message}`));
+});
+
 $("interrupt").addEventListener("click", interrupt);
 addEventListener("keydown", (event) => {
   if (event.key === "Escape") interrupt();
 });
 addEventListener("online", () => call?.retryNow());
-setInterval(listen, 20);
+setInterval(look, LOOK_MS);
 
-// Which providers answer, if the server says so.
+// What the server says about itself
+
+const PARTS = { stt: "Hearing", llm: "Thinking", tts: "Speaking" };
+
+function showModels({ providers = {}, models = {} }) {
+  for (const [part, title] of Object.entries(PARTS)) {
+    if (!providers[part] && !models[part]) continue;
+    const row = document.createElement("div");
+    const term = document.createElement("dt");
+    const name = document.createElement("dd");
+    term.textContent = title;
+    name.textContent = models[part] ?? providers[part];
+    if (models[part] && providers[part]) name.append(small(providers[part]));
+    row.append(term, name);
+    $("models").append(row);
+  }
+  $("models").hidden = $("models").childElementCount === 0;
+}
+
 fetch("info")
   .then((response) => (response.ok ? response.json() : {}))
-  .then(({ providers = {} }) => {
-    const names = [...new Set([providers.stt, providers.llm, providers.tts].filter(Boolean))];
-    $("server").textContent = names.length > 0 ? `Providers: ${names.join(", ")}` : "";
+  .then((info) => {
+    showModels(info);
+    $("composer").hidden = info.textInput !== true;
   })
   .catch(() => {});
+
+/** Says so while the server cannot be called yet. */
+async function watchReadiness() {
+  if (call) return;
+  const reason = await unready();
+  if (call || (!reason && !$("problem").textContent)) return;
+  complain(reason ?? "");
+  if (reason) setTimeout(watchReadiness, READY_AGAIN_MS);
+}
+watchReadiness();

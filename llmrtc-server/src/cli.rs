@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, ArgGroup, Args, Parser, Subcommand};
 
 use crate::{
+    client::script::check_line,
     command,
     config::{LogFormat, load::Overrides},
 };
@@ -36,7 +37,7 @@ pub struct Cli {
 pub enum Command {
     /// Run the server.
     Serve(ConfigArgs),
-    /// Place a call with a recording as the microphone, and print what happens.
+    /// Place a call with a recording, a text or a script as the caller, and print what happens.
     Call(CallArgs),
     /// Look at the configuration.
     #[command(subcommand)]
@@ -108,20 +109,38 @@ impl From<ConfigArgs> for Overrides {
     }
 }
 
-/// A call from files.
+/// A call from files, a text or a script.
 #[derive(Clone, Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").args(["speech", "say", "script"]).required(true),
+    after_help = "Exit codes: 0 everything held, 1 an expectation did not hold (an answer is always expected), \
+        2 the arguments, the script or a file cannot be used, 3 no connection, 4 the call ended early."
+)]
 pub struct CallArgs {
     /// The server, such as `ws://localhost:8787`.
     pub url: String,
     /// What to say: a WAV file, played in real time.
     #[arg(value_name = "FILE.wav")]
-    pub speech: PathBuf,
+    pub speech: Option<PathBuf>,
+    /// What to say, as text; the caller's voice is synthesised on this machine.
+    #[arg(long, value_name = "TEXT", value_parser = line)]
+    pub say: Option<String>,
+    /// What to say and to expect, step by step.
+    #[arg(long, value_name = "FILE.toml")]
+    pub script: Option<PathBuf>,
     /// Where to write what was heard, as WAV.
     #[arg(long, value_name = "FILE.wav")]
     pub reply: Option<PathBuf>,
-    /// Print events as JSON lines.
+    /// Print JSON lines: one per step, and a summary.
     #[arg(long)]
     pub json: bool,
+    /// With `--json`, print what happens as well.
+    #[arg(long, requires = "json")]
+    pub events: bool,
+}
+
+fn line(text: &str) -> Result<String, String> {
+    check_line(text).map(|()| text.to_owned())
 }
 
 #[cfg(test)]
@@ -175,9 +194,19 @@ mod tests {
         };
         assert_eq!(
             (call.url.as_str(), call.speech),
-            ("ws://localhost:8787", "a.wav".into())
+            ("ws://localhost:8787", Some("a.wav".into()))
         );
         assert_eq!((call.reply, call.json), (Some("b.wav".into()), true));
+        let cli = parse("llmrtc call ws://x --script a.toml --json --events").unwrap();
+        let Some(Command::Call(call)) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!((call.script, call.events), (Some("a.toml".into()), true));
+        let cli = parse("llmrtc call ws://x --say hello").unwrap();
+        let Some(Command::Call(call)) = cli.command else {
+            panic!("{cli:?}");
+        };
+        assert_eq!(call.say.as_deref(), Some("hello"));
     }
 
     #[test]
@@ -192,6 +221,10 @@ mod tests {
             "llmrtc -h",
             "llmrtc serve extra",
             "llmrtc call ws://x",
+            "llmrtc call ws://x a.wav --say b",
+            "llmrtc call ws://x --say b --script c.toml",
+            "llmrtc call ws://x --say …",
+            "llmrtc call ws://x a.wav --events",
             "llmrtc config",
             "llmrtc --log-format xml",
             "llmrtc --port 1 serve",

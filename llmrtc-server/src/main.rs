@@ -12,7 +12,11 @@ use llmrtc_security::secrets::SecretsConfig;
 use llmrtc_server::{
     app,
     cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
-    client, command,
+    client::{
+        call::{Failure, run as place_call},
+        voice::caller_voice,
+    },
+    command,
     config::{
         ConfigError,
         load::{Loaded, ProcessEnvironment, load},
@@ -49,7 +53,7 @@ fn main() -> ExitCode {
             ExitCode::from(if error.is::<ConfigError>() {
                 ConfigError::EXIT_CODE
             } else {
-                1
+                error.downcast_ref().map_or(1, Failure::exit_code)
             })
         }
     }
@@ -74,7 +78,7 @@ fn call(args: CallArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(client::call::run(args))
+    Ok(runtime.block_on(place_call(args, caller_voice))?)
 }
 
 /// Before the first key is read.

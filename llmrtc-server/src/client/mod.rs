@@ -3,7 +3,14 @@
 //! Used by `llmrtc call`, by the load generator and by the tests.
 
 pub mod call;
+mod heard;
 pub mod meter;
+mod mouth;
+mod recording;
+mod report;
+pub(crate) mod script;
+mod verdict;
+pub mod voice;
 
 use std::{
     net::{IpAddr, Ipv4Addr},

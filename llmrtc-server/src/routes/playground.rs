@@ -6,7 +6,7 @@ use axum::{
 };
 
 /// What the playground is made of: path, media type, content.
-pub(super) const FILES: [(&str, &str, &str); 3] = [
+pub(super) const FILES: [(&str, &str, &str); 6] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -18,11 +18,27 @@ pub(super) const FILES: [(&str, &str, &str); 3] = [
         include_str!("../../playground/app.js"),
     ),
     (
+        "/call.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../playground/call.js"),
+    ),
+    (
+        "/latency.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../playground/latency.js"),
+    ),
+    (
+        "/sound.js",
+        "text/javascript; charset=utf-8",
+        include_str!("../../playground/sound.js"),
+    ),
+    (
         "/style.css",
         "text/css; charset=utf-8",
         include_str!("../../playground/style.css"),
     ),
 ];
+
 pub(super) fn page(
     request: &HeaderMap,
     media_type: &'static str,

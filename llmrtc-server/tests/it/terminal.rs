@@ -31,6 +31,17 @@ async fn call(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     )
 }
 
+fn json_lines(out: &str) -> Vec<Value> {
+    let lines = out.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn script(directory: &Path, text: &str) {
+    std::fs::write(directory.join("call.toml"), text).unwrap();
+}
+
 #[tokio::test]
 async fn a_call_from_the_terminal_reports_transcript_reply_and_audible_answer() {
     let directory = tempfile::tempdir().unwrap();
@@ -44,13 +55,17 @@ async fn a_call_from_the_terminal_reports_transcript_reply_and_audible_answer() 
     )
     .await;
     let url = server.url().to_string();
-    let arguments = [url.as_str(), SPEECH, "--reply", "reply.wav", "--json"];
+    let arguments = [
+        url.as_str(),
+        SPEECH,
+        "--reply",
+        "reply.wav",
+        "--json",
+        "--events",
+    ];
     let (code, out, err) = call(directory.path(), &arguments).await;
     assert_eq!(code, 0, "{out}\n{err}");
-    let lines: Vec<Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = json_lines(&out);
     let summary = lines.last().unwrap();
     assert_eq!(summary["type"], "summary");
     assert_eq!(summary["transcript"], "It was the best of times.");
@@ -74,18 +89,165 @@ async fn a_call_from_the_terminal_reports_transcript_reply_and_audible_answer() 
 }
 
 #[tokio::test]
+async fn a_line_is_spoken_by_the_callers_own_voice() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path(), &[], &[]).await;
+    let url = server.url().to_string();
+    let line = "What is the capital of France?";
+    let (code, out, err) = call(directory.path(), &[&url, "--say", line]).await;
+    assert_eq!(code, 0, "{out}\n{err}");
+    assert!(
+        out.contains("transcript  final: true  text: I heard"),
+        "{out}"
+    );
+    assert!(out.contains("  audible"), "{out}");
+    let summary = out.lines().last().unwrap();
+    assert!(summary.contains("reply: You said: I heard"), "{out}");
+}
+
+#[tokio::test]
+async fn a_script_pauses_interrupts_and_checks_what_it_expects() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path(), &[], &[]).await;
+    script(
+        directory.path(),
+        r#"
+        # The pause is too short to be an answer's turn: both halves are one utterance.
+        [[step]]
+        say = "My number is five five five"
+        wait = "150ms"
+        [[step]]
+        say = "one two three four."
+        expect_transcript = "^I heard \\d"
+        expect_reply = "first thing you have said"
+        within_ms = 30000
+        [[step]]
+        say = "Stop, that is enough for now!"
+        interrupt_after = "500ms"
+        expect_interrupted = true
+        expect = "one thing you said before"
+        [[step]]
+        wait = "100ms"
+        "#,
+    );
+    let url = server.url().to_string();
+    let arguments = [url.as_str(), "--script", "call.toml", "--json"];
+    let (code, out, err) = call(directory.path(), &arguments).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let lines = json_lines(&out);
+    let kinds: Vec<_> = lines.iter().map(|line| line["type"].clone()).collect();
+    assert_eq!(kinds, ["step", "step", "step", "step", "summary"], "{out}");
+    assert!(lines[..4].iter().all(|step| step["ok"] == true), "{out}");
+    assert_eq!(lines[0]["say"], "My number is five five five");
+    assert_eq!(lines[0]["reply"], "", "the first half is not answered");
+    assert!(lines[1]["responseMs"].as_f64() > Some(0.0), "{out}");
+    assert_eq!(lines[2]["interrupted"], true);
+    assert!(lines[2]["yieldMs"].is_number(), "{out}");
+    assert_eq!(
+        (&lines[4]["steps"], &lines[4]["failed"]),
+        (&4.into(), &0.into())
+    );
+}
+
+#[tokio::test]
+async fn expectations_that_do_not_hold_are_named_and_the_call_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path(), &[], &[]).await;
+    std::fs::copy(SPEECH, directory.path().join("speech.wav")).unwrap();
+    script(
+        directory.path(),
+        r#"
+        [[step]]
+        play = "speech.wav"
+        expect_reply = "Paris"
+        within_ms = 1
+        [[step]]
+        say = "And what is the capital of Italy?"
+        expect_reply = "I also remember"
+        "#,
+    );
+    let url = server.url().to_string();
+    let arguments = [url.as_str(), "--script", "call.toml", "--json"];
+    let (code, out, err) = call(directory.path(), &arguments).await;
+    assert_eq!(code, 1, "{out}\n{err}");
+    assert!(
+        err.contains("step 1: expect_reply: expected /Paris/, got \"You said: "),
+        "{err}"
+    );
+    assert!(
+        err.contains("step 1: within_ms: expected at most 1 ms, got "),
+        "{err}"
+    );
+    let lines = json_lines(&out);
+    assert_eq!(
+        (&lines[0]["ok"], &lines[1]["ok"]),
+        (&false.into(), &true.into()),
+        "{out}"
+    );
+    let failures = &lines[0]["failures"];
+    assert_eq!(failures[0]["expectation"], "expect_reply");
+    assert_eq!(failures[0]["expected"], "/Paris/");
+    assert_eq!(failures[1]["expectation"], "within_ms");
+    assert_eq!(lines[2]["failed"], 2);
+}
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_call_that_ends_early_has_a_code_of_its_own() {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    let directory = tempfile::tempdir().unwrap();
+    let server = Process::start(directory.path(), &[], &[]).await;
+    let url = server.url().to_string();
+    let mut command = llmrtc(
+        directory.path(),
+        &["call", &url, SPEECH, "--json", "--events"],
+    );
+    let mut caller = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(caller.stdout.take().unwrap()).lines();
+    let mut seen = Vec::new();
+    let all = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let line: Value = serde_json::from_str(&line).unwrap();
+            if line["type"] == "speaking" {
+                server.signal("KILL").await;
+            }
+            seen.push(line);
+        }
+        caller.wait().await.unwrap().code()
+    };
+    let code = timeout(PATIENCE, all).await.expect("the call ends");
+    assert_eq!(code, Some(4), "{seen:#?}");
+    let step = seen.iter().find(|line| line["type"] == "step").unwrap();
+    assert_eq!(step["failures"][0]["expectation"], "call");
+}
+
+#[tokio::test]
 async fn what_cannot_be_called_or_played_is_said_in_words() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("noise.wav"), b"no audio at all").unwrap();
     let nobody = "ws://127.0.0.1:1/";
-    for (url, file, expected) in [
-        (nobody, SPEECH, "cannot connect"),
-        (nobody, "missing.wav", "cannot read missing.wav"),
-        (nobody, "noise.wav", "cannot use noise.wav"),
-        ("no url", SPEECH, "is not a URL"),
+    for (code, url, file, expected) in [
+        (3, nobody, SPEECH, "cannot connect"),
+        (2, nobody, "missing.wav", "cannot read missing.wav"),
+        (2, nobody, "noise.wav", "cannot use noise.wav"),
+        (2, "no url", SPEECH, "is not a URL"),
     ] {
-        let (code, out, err) = call(directory.path(), &[url, file]).await;
-        assert_eq!((code, out.as_str()), (1, ""), "{url} {file}: {err}");
+        let (found, out, err) = call(directory.path(), &[url, file]).await;
+        assert_eq!((found, out.as_str()), (code, ""), "{url} {file}: {err}");
+        assert!(err.contains(expected), "{err}");
+    }
+    script(
+        directory.path(),
+        "[[step]]\nplay = 'noise.wav'\n[[step]]\nsay = ''\nsya = 'x'\n",
+    );
+    let (code, out, err) = call(directory.path(), &[nobody, "--script", "call.toml"]).await;
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    for expected in [
+        "step 1: cannot use noise.wav",
+        "step 2: `say` has no words in it",
+        "step 2: unknown key `sya`",
+    ] {
         assert!(err.contains(expected), "{err}");
     }
 }

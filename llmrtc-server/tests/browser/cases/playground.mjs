@@ -5,8 +5,9 @@ import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 
 /** Opens the page and watches it: what it asks for, and what its security policy refuses. */
-async function open(context, origin) {
+async function open(context, origin, prepare) {
   const page = await context.newPage();
+  await prepare?.(page);
   const watch = { requests: [], violations: [], failures: [] };
   page.on("request", (request) => watch.requests.push(request.url()));
   page.on("console", (line) => {
@@ -48,7 +49,7 @@ async function the_playground_holds_a_conversation({ playgroundWith, proxy }) {
   await settles(page.locator("#floor"), "The assistant is speaking");
   await settles(page.locator("#latency-voice"), /\d ms/);
   const [total, ...stages] = await Promise.all(
-    ["total", "transcript", "text", "voice"].map(async (id) =>
+    ["total", "end", "transcript", "text", "voice"].map(async (id) =>
       Number((await page.locator(`#latency-${id}`).textContent()).replace(" ms", "")),
     ),
   );
@@ -60,12 +61,79 @@ async function the_playground_holds_a_conversation({ playgroundWith, proxy }) {
   assert.equal(await page.locator("#voice").evaluate((audio) => audio.muted), true, "Escape silences the answer");
   await settles(status(page), "Interrupted");
 
+  await assertAccessible(page, "during a call");
   await button(page, "Mute").click();
   assert.equal(await button(page, "Mute").getAttribute("aria-pressed"), "true");
   await button(page, "Hang up").click();
   await settles(status(page), "The call is over");
   assertClean(watch, proxy.origin);
   return `latency ${stages.join(" + ")} = ${total} ms`;
+}
+
+async function the_playground_shows_words_while_they_are_spoken({ playgroundWith, proxy }) {
+  // The echo recogniser says nothing before the end, so two messages are added to what the real server says.
+  const { page, watch } = await open(await playgroundWith("patient"), proxy.origin, (page) =>
+    page.routeWebSocket(/.*/, (socket) => {
+      const server = socket.connectToServer();
+      server.onMessage((data) => {
+        socket.send(data);
+        if (JSON.parse(data).type !== "ready") return;
+        for (const text of ["book a", "book a table"]) {
+          socket.send(JSON.stringify({ type: "transcript", text, isFinal: false }));
+        }
+      });
+    }),
+  );
+  await button(page, "Start talking").click();
+  await settles(page.locator("#draft-user"), "book a table");
+  assert.equal(await page.locator("#draft-user").getAttribute("aria-live"), "off", "only final text is announced");
+  await page.getByRole("log").getByText(/^You: /).first().waitFor({ timeout: 40_000 });
+  assert.equal(await page.locator("#draft-user").isVisible(), false, "the final text takes its place");
+  assert.equal(await page.getByRole("log").getByText("book a").count(), 0);
+  assertClean(watch, proxy.origin);
+}
+
+async function the_stages_of_the_playground_always_add_up({ playgroundWith, proxy }) {
+  const { page, watch } = await open(await playgroundWith("patient"), proxy.origin);
+  const wrong = await page.evaluate(async () => {
+    const { Latency, STAGES } = await import("/latency.js");
+    const wrong = [];
+    for (let n = 0; n < 5_000; n += 1) {
+      const latency = new Latency();
+      const at = () => Math.random() * 3_000;
+      // In any order, and with gaps: messages and sounds take different ways.
+      latency.begin(at(), Math.random() < 0.5 ? at() : undefined);
+      for (const mark of ["transcript", "text", "voice"]) if (Math.random() < 0.8) latency.mark(mark, 3_000 + at());
+      const stages = latency.stages;
+      const parts = STAGES.map((stage) => stages[stage]).filter((part) => part !== undefined);
+      const sum = parts.reduce((a, b) => a + b, 0);
+      const whole = parts.every((part) => Number.isInteger(part) && part >= 0);
+      if (!whole || (parts.length > 0 && sum !== stages.total)) wrong.push(stages);
+    }
+    return wrong;
+  });
+  assert.deepEqual(wrong.slice(0, 3), []);
+  assertClean(watch, proxy.origin);
+}
+
+async function the_playground_can_be_written_to({ playgroundWith, proxy }) {
+  const sent = [];
+  const info = { providers: { llm: "local" }, models: { llm: "a-model" }, textInput: true };
+  const { page, watch } = await open(await playgroundWith("denied"), proxy.origin, async (page) => {
+    await page.route("**/info", (route) => route.fulfill({ json: info }));
+    page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => sent.push(JSON.parse(payload))));
+  });
+  await settles(page.locator("#models"), "a-model");
+  // Nobody is asked for a microphone, and the answer could still be heard.
+  await page.getByLabel("Write instead of speaking").fill("What is the capital of France?");
+  await page.keyboard.press("Enter");
+  await settles(page.locator("#floor"), "The assistant is thinking");
+  assert.deepEqual(sent.at(-1), { type: "text", text: "What is the capital of France?" });
+  assert.equal(await problem(page).textContent(), "");
+  await page.waitForFunction(() => document.getElementById("voice").srcObject?.getAudioTracks().length === 1);
+  assert.equal(await page.getByLabel("Write instead of speaking").inputValue(), "");
+  assertClean(watch, proxy.origin);
+  await assertAccessible(page, "while writing");
 }
 
 async function the_playground_reconnects_and_says_so({ playgroundWith, proxy }) {
@@ -93,6 +161,13 @@ async function the_playground_is_honest_about_errors({ playgroundWith, proxy }) 
   assert.equal(await problem(unreachable.page).textContent(), "");
   assert.deepEqual(unreachable.watch.failures, []);
 
+  const loading = await open(await playgroundWith("patient"), proxy.origin, (page) =>
+    page.route("**/ready", (route) => route.fulfill({ status: 503, json: { ready: false, reason: "loading" } })),
+  );
+  await settles(problem(loading.page), "still loading its models");
+  await loading.page.unroute("**/ready");
+  await problem(loading.page).filter({ hasText: /^$/ }).waitFor({ state: "attached" });
+
   const denied = await open(await playgroundWith("denied"), proxy.origin);
   await button(denied.page, "Start talking").click();
   await settles(problem(denied.page), "not allowed to use the microphone");
@@ -100,8 +175,16 @@ async function the_playground_is_honest_about_errors({ playgroundWith, proxy }) 
   assertClean(denied.watch, proxy.origin);
 }
 
-async function the_playground_is_accessible({ playgroundWith, proxy }) {
+async function assertAccessible(page, when) {
   const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+  // Through the debugger, so that the page's own policy stays as strict as it is.
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run());
+  const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(", ")}`);
+  assert.deepEqual(found, [], when);
+}
+
+async function the_playground_is_accessible({ playgroundWith, proxy }) {
   const context = await playgroundWith("patient");
   for (const colorScheme of ["light", "dark"]) {
     const { page, watch } = await open(context, proxy.origin);
@@ -112,11 +195,7 @@ async function the_playground_is_accessible({ playgroundWith, proxy }) {
     assert.ok(overflow <= 0, `${overflow} pixels too wide for a phone`);
     assertClean(watch, proxy.origin);
 
-    // Through the debugger, so that the page's own policy stays as strict as it is.
-    await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => window.axe.run());
-    const found = violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(", ")}`);
-    assert.deepEqual(found, [], `${colorScheme} scheme`);
+    await assertAccessible(page, `${colorScheme} scheme`);
 
     await page.keyboard.press("Tab");
     const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
@@ -127,6 +206,9 @@ async function the_playground_is_accessible({ playgroundWith, proxy }) {
 
 export const cases = [
   the_playground_holds_a_conversation,
+  the_playground_shows_words_while_they_are_spoken,
+  the_stages_of_the_playground_always_add_up,
+  the_playground_can_be_written_to,
   the_playground_reconnects_and_says_so,
   the_playground_is_honest_about_errors,
   the_playground_is_accessible,
