@@ -15,7 +15,9 @@ use crate::{
         wav::WavReader,
     },
     config::PlayoutConfig,
+    endpoint::SilencePolicy,
     resample::Resampler,
+    vad::EarshotDetector,
 };
 
 /// Generous: the machine that runs the tests may be busy.
