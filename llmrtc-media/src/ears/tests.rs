@@ -282,6 +282,116 @@ fn voices_in_the_background_do_not_interrupt() {
     assert!(world.names().contains(&"confirmed"));
 }
 
+/// Keeps questions until the test answers them.
+#[derive(Default)]
+struct Slow(std::sync::Mutex<Vec<Judgement>>);
+
+impl TurnJudge for Slow {
+    fn judge(&self, _: Arc<[i16]>, judgement: Judgement) {
+        self.0.lock().unwrap().push(judgement);
+    }
+}
+
+impl Slow {
+    fn newest(&self) -> Judgement {
+        self.0.lock().unwrap().pop().expect("a question")
+    }
+}
+
+fn semantic(judge: Arc<dyn TurnJudge>) -> World {
+    let mut world = World::energy();
+    let factory = crate::endpoint::policy_factory(&EndpointConfig::default(), Some(judge));
+    world.ears.policy = factory();
+    world
+}
+
+#[test]
+fn a_turn_judged_complete_ends_early_and_one_judged_incomplete_is_held() {
+    let semantic_config = EndpointConfig::default().semantic;
+    let mut world = semantic(Arc::new(Always(1.0)));
+    world.tone(400);
+    world.silence(600);
+    let end = world.when("ended");
+    let judged = ms(400) + semantic_config.judge_after;
+    assert!((judged..=judged + ms(40)).contains(&end), "{end:?}");
+
+    let mut world = semantic(Arc::new(Always(0.0)));
+    world.tone(400);
+    world.silence(1_500);
+    assert!(!world.names().contains(&"ended"), "{:?}", world.names());
+    world.tone(200);
+    world.silence(semantic_config.hold.as_millis() as u64 + 40);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn a_judge_that_fails_or_is_late_leaves_it_to_silence() {
+    struct Failing;
+    impl TurnJudge for Failing {
+        fn judge(&self, _: Arc<[i16]>, _: Judgement) {}
+    }
+    let silence = EndpointConfig::default().silence;
+    let judges: [Arc<dyn TurnJudge>; 2] = [Arc::new(Failing), Arc::new(Slow::default())];
+    for judge in judges {
+        let mut world = semantic(judge);
+        world.tone(400);
+        world.silence(1_000);
+        let end = world.when("ended");
+        let expected = ms(400) + silence;
+        assert!((expected..=expected + ms(40)).contains(&end), "{end:?}");
+    }
+}
+
+#[test]
+fn a_judgement_of_a_pause_that_is_over_is_void() {
+    let judge = Arc::new(Slow::default());
+    let mut world = semantic(Arc::clone(&judge) as _);
+    world.tone(400);
+    world.silence(250);
+    let stale = judge.newest();
+    assert!(!stale.is_void());
+    world.tone(300);
+    assert!(stale.is_void());
+    stale.deliver(1.0);
+    world.silence(250);
+    assert!(!world.names().contains(&"ended"), "{:?}", world.names());
+    judge.newest().deliver(1.0);
+    world.silence(40);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn what_a_word_wanted_is_not_asked_twice_nor_of_what_went_on() {
+    let judge = Arc::new(Slow::default());
+    let mut world = World::energy();
+    world.ears.floor_judge = Some(Arc::clone(&judge) as _);
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(150);
+    world.silence(130);
+    let stale = judge.newest();
+    assert!(judge.0.lock().unwrap().is_empty());
+    // The voice goes on: the judgement of its beginning is void, and its end is judged anew.
+    world.tone(100);
+    assert!(stale.is_void());
+    world.silence(130);
+    drop(judge.newest());
+    // A judge that fails is a listener who does not want the floor.
+    world.silence(600);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
+#[test]
+fn a_lost_source_is_a_misfire_while_in_doubt() {
+    let mut world = World::energy();
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(250);
+    world.ears.source_removed();
+    world.collect();
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
 /// The energy detector with Silero's frames.
 struct LongFrames(EnergyDetector);
 
