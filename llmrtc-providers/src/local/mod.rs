@@ -7,5 +7,7 @@ pub mod pool;
 pub mod runtime;
 pub mod scripted;
 pub mod silero;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod turn;
 pub mod voice;
