@@ -16,6 +16,8 @@ mod hostile;
 mod hygiene;
 mod leaving;
 mod messages;
+#[cfg(feature = "local")]
+mod models;
 mod process;
 mod readme;
 mod resume;
