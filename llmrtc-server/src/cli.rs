@@ -60,6 +60,9 @@ pub enum Command {
     Redact(command::redact::Args),
     /// Score JSON lines for prompt injection.
     Guard(command::guard::Args),
+    /// Fetch, list and verify models that run on this machine.
+    #[cfg(feature = "local")]
+    Models(command::models::Args),
     /// Print the version.
     Version,
 }

@@ -10,6 +10,8 @@ pub mod config;
 mod ice;
 pub mod listen;
 pub mod metrics;
+#[cfg(feature = "local")]
+pub mod models;
 pub mod registry;
 pub mod routes;
 pub mod security;

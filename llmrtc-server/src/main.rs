@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         Command::Sessions(args) => command::sessions::run(args),
         Command::Redact(args) => command::redact::run(args),
         Command::Guard(args) => command::guard::run(args),
+        #[cfg(feature = "local")]
+        Command::Models(args) => command::models::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,7 +16,12 @@ mod hostile;
 mod hygiene;
 mod leaving;
 mod messages;
+<<<<<<< HEAD
 mod nodes;
+=======
+#[cfg(feature = "local")]
+mod models;
+>>>>>>> h-tts
 mod process;
 mod readme;
 mod resume;

@@ -53,6 +53,9 @@ static ENGINE: Mutex<Option<Shared>> = Mutex::new(None);
 #[derive(Clone)]
 struct Shared {
     library: PathBuf,
+    /// Which data was asked for.
+    wanted_data: Option<PathBuf>,
+    /// Where the library found it.
     data: PathBuf,
     rate: SampleRate,
     engine: Arc<Mutex<EspeakEngine>>,
@@ -76,18 +79,26 @@ pub struct Espeak {
     speaker: Speaker<EspeakEngine>,
     voices: Arc<[VoiceInfo]>,
     data: PathBuf,
+    defaults: TtsConfig,
 }
 
 impl Espeak {
     /// Loads the library from a path, or by its name from where the system keeps libraries, and its data from a folder
-    /// (`espeak-ng-data`). What was loaded once in the process is used again.
+    /// (`espeak-ng-data`), or without `data` from where the library was built to look. What was loaded once in the
+    /// process is used again.
     ///
     /// # Errors
     /// [`VoiceError`]: the library or its data is not there or does not fit, or another one is in use.
-    pub fn load(library: &Path, data: &Path, pool: InferencePool) -> Result<Self, VoiceError> {
+    pub fn load(
+        library: &Path,
+        data: Option<&Path>,
+        pool: InferencePool,
+    ) -> Result<Self, VoiceError> {
         let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
         let shared = match &*engine {
-            Some(shared) if shared.library == library && shared.data == data => shared.clone(),
+            Some(shared) if shared.library == library && shared.wanted_data.as_deref() == data => {
+                shared.clone()
+            }
             Some(shared) => {
                 return Err(VoiceError::InUse {
                     path: shared.library.clone(),
@@ -99,7 +110,18 @@ impl Espeak {
             speaker: Speaker::new(NAME, shared.rate, shared.engine, shared.turn, pool),
             voices: shared.voices,
             data: shared.data,
+            defaults: TtsConfig::default(),
         })
+    }
+
+    /// The same with `voice`, `language` and `speed` of `defaults` for calls that do not say them. A voice yields to a
+    /// call's language, unless it is a variant alone (`+f3`), which goes with any.
+    ///
+    /// # Errors
+    /// Those of a call with this configuration.
+    pub fn with_defaults(self, defaults: TtsConfig) -> Result<Self, ProviderError> {
+        self.manner(&defaults)?;
+        Ok(Self { defaults, ..self })
     }
 
     /// The language tags it knows, in lower case, sorted.
@@ -115,12 +137,18 @@ impl Espeak {
     }
 
     fn manner(&self, config: &TtsConfig) -> Result<Manner, ProviderError> {
-        let (voice, variant) = match config.voice.as_deref().map(|voice| voice.split_once('+')) {
-            Some(Some((voice, variant))) => (voice, Some(variant)),
-            Some(None) => (config.voice.as_deref().unwrap_or_default(), None),
-            None => ("", None),
+        let defaults = &self.defaults;
+        let spoken = match (&config.voice, &defaults.voice) {
+            (Some(voice), _) => voice.as_str(),
+            (None, Some(voice)) if config.language.is_none() || voice.starts_with('+') => voice,
+            _ => "",
         };
-        let language = config.language.as_deref().unwrap_or(DEFAULT_LANGUAGE);
+        let (voice, variant) = match spoken.split_once('+') {
+            Some((voice, variant)) => (voice, Some(variant)),
+            None => (spoken, None),
+        };
+        let language = config.language.as_ref().or(defaults.language.as_ref());
+        let language = language.map_or(DEFAULT_LANGUAGE, String::as_str);
         let found = if voice.is_empty() {
             find_language(&self.voices, language).ok_or_else(|| {
                 self.speaker.error(
@@ -151,7 +179,7 @@ impl Espeak {
             self.speaker
                 .error(ErrorKind::Protocol, "a voice's name has a NUL")
         })?;
-        let speed = self.speaker.speed(config.speed)? * NORMAL_SPEED;
+        let speed = self.speaker.speed(config.speed.or(defaults.speed))? * NORMAL_SPEED;
         Ok(Manner {
             identifier,
             words_per_minute: speed.clamp(SPEEDS.0, SPEEDS.1) as i32,
@@ -159,18 +187,25 @@ impl Espeak {
     }
 }
 
-fn load(library: &Path, data: &Path) -> Result<Shared, VoiceError> {
-    let wrong_data = || VoiceError::Data { path: data.into() };
-    let bytes = data.as_os_str().as_encoded_bytes();
-    if bytes.len() > MAX_PATH_BYTES {
-        return Err(VoiceError::PathTooLong {
-            path: data.into(),
-            limit: MAX_PATH_BYTES,
-        });
-    }
-    let path = CString::new(bytes).map_err(|_| wrong_data())?;
+fn load(library: &Path, data: Option<&Path>) -> Result<Shared, VoiceError> {
+    let wrong_data = || VoiceError::Data {
+        path: data.map_or_else(|| "its own folder".into(), PathBuf::from),
+    };
+    let path = match data {
+        Some(data) if data.as_os_str().len() > MAX_PATH_BYTES => {
+            return Err(VoiceError::PathTooLong {
+                path: data.into(),
+                limit: MAX_PATH_BYTES,
+            });
+        }
+        Some(data) => {
+            let bytes = data.as_os_str().as_encoded_bytes();
+            Some(CString::new(bytes).map_err(|_| wrong_data())?)
+        }
+        None => None,
+    };
     // The library first: when nothing is there, that is what to say.
-    let loaded = EspeakLibrary::load(library.as_os_str(), &path, REMEDY)?;
+    let loaded = EspeakLibrary::load(library.as_os_str(), path.as_deref(), REMEDY)?;
     let mut loaded = loaded.ok_or_else(wrong_data)?;
     let rate = SampleRate::try_from(loaded.rate).map_err(|_| wrong_data())?;
     let mut voices = loaded.voices();
@@ -184,7 +219,8 @@ fn load(library: &Path, data: &Path) -> Result<Shared, VoiceError> {
     }
     Ok(Shared {
         library: library.into(),
-        data: data.into(),
+        wanted_data: data.map(PathBuf::from),
+        data: loaded.data(),
         rate,
         engine: Arc::new(Mutex::new(EspeakEngine {
             library: loaded,

@@ -18,6 +18,7 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{
     VoiceError,
+    choice::is_english,
     library::FliteLibrary,
     speaker::{Engine, Speaker},
     tape::Tape,
@@ -57,6 +58,7 @@ struct Shared {
 pub struct Flite {
     speaker: Speaker<FliteEngine>,
     voices: Arc<[&'static str]>,
+    defaults: TtsConfig,
 }
 
 impl Flite {
@@ -74,27 +76,34 @@ impl Flite {
         Ok(Self {
             speaker: Speaker::new(NAME, RATE, shared.engine, shared.turn, pool),
             voices: shared.voices,
+            defaults: TtsConfig::default(),
         })
     }
 
-    /// The names of the voices, the default first.
+    /// The same with `voice` and `speed` of `defaults` for calls that do not say them.
+    ///
+    /// # Errors
+    /// Those of a call with this configuration.
+    pub fn with_defaults(self, defaults: TtsConfig) -> Result<Self, ProviderError> {
+        self.manner(&defaults)?;
+        Ok(Self { defaults, ..self })
+    }
+
+    /// The names of the voices, best first.
     pub fn voices(&self) -> &[&'static str] {
         &self.voices
     }
 
     fn manner(&self, config: &TtsConfig) -> Result<Manner, ProviderError> {
         if let Some(language) = &config.language
-            && !language
-                .split(['-', '_'])
-                .next()
-                .is_some_and(|base| base.eq_ignore_ascii_case("en"))
+            && !is_english(language)
         {
             return Err(self.speaker.error(
                 ErrorKind::InvalidInput,
                 format!("Flite speaks English, not `{language}`; the voice espeak-ng has other languages"),
             ));
         }
-        let voice = match &config.voice {
+        let voice = match config.voice.as_ref().or(self.defaults.voice.as_ref()) {
             None => 0,
             Some(name) => self
                 .voices
@@ -109,7 +118,7 @@ impl Flite {
         };
         Ok(Manner {
             voice,
-            stretch: 1.0 / self.speaker.speed(config.speed)?,
+            stretch: 1.0 / self.speaker.speed(config.speed.or(self.defaults.speed))?,
         })
     }
 }
@@ -247,7 +256,18 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::plain;
+    use super::*;
+
+    #[test]
+    fn a_folder_without_flite_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        // Not `Flite::load`, which uses what another test has loaded.
+        let error = load(&[dir.path().into()]).map(drop).unwrap_err();
+        assert!(matches!(error, VoiceError::Library { .. }), "{error}");
+        let (words, path) = (error.to_string(), dir.path().display().to_string());
+        assert!(words.contains(&path), "{words}");
+        assert!(words.contains("libflite1"), "{words}");
+    }
 
     #[test]
     fn text_is_brought_to_what_flite_can_read() {

@@ -9,7 +9,8 @@
 
 use std::{
     cell::RefCell,
-    ffi::{CStr, CString, OsStr, c_char, c_float, c_int, c_short, c_uchar, c_uint, c_void},
+    ffi::{CStr, OsStr, c_char, c_float, c_int, c_short, c_uchar, c_uint, c_void},
+    path::PathBuf,
     ptr::{self, NonNull},
     slice,
     sync::Arc,
@@ -274,6 +275,7 @@ pub(super) struct EspeakLibrary {
     set_parameter: unsafe extern "C" fn(c_int, c_int, c_int) -> c_int,
     set_voice: unsafe extern "C" fn(*const c_char) -> c_int,
     list_voices: unsafe extern "C" fn(*mut c_void) -> *const *const EspeakVoice,
+    info: unsafe extern "C" fn(*mut *const c_char) -> *const c_char,
     /// In hertz.
     pub(super) rate: u32,
 }
@@ -292,10 +294,10 @@ const POS_CHARACTER: c_int = 1;
 const ESPEAK_PIECE_MS: c_int = 50;
 
 impl EspeakLibrary {
-    /// Loads the library, which must not be in use, and lets it read its data.
+    /// Loads the library, which must not be in use, and lets it read its data; `None`: it cannot.
     pub(super) fn load(
         file: &OsStr,
-        data: &CString,
+        data: Option<&CStr>,
         remedy: &'static str,
     ) -> Result<Option<Self>, VoiceError> {
         let library = load(file, remedy)?;
@@ -312,15 +314,27 @@ impl EspeakLibrary {
                 set_parameter: find(library, file, "espeak_SetParameter")?,
                 set_voice: find(library, file, "espeak_SetVoiceByName")?,
                 list_voices: find(library, file, "espeak_ListVoices")?,
+                info: find(library, file, "espeak_Info")?,
                 rate: 0,
             };
-            let rate = initialize(SYNCHRONOUS, ESPEAK_PIECE_MS, data.as_ptr(), DONT_EXIT);
+            let data = data.map_or(ptr::null(), CStr::as_ptr);
+            let rate = initialize(SYNCHRONOUS, ESPEAK_PIECE_MS, data, DONT_EXIT);
             this.rate = match u32::try_from(rate) {
                 Ok(rate) if rate > 0 => rate,
                 _ => return Ok(None),
             };
             set_callback(on_espeak_audio);
             Ok(Some(this))
+        }
+    }
+
+    /// The folder that its data came from.
+    pub(super) fn data(&self) -> PathBuf {
+        let mut path = ptr::null();
+        // SAFETY: the library points `path` to a string of its own, which stays as it is after the initialisation.
+        unsafe {
+            (self.info)(&mut path);
+            owned(path).into()
         }
     }
 

@@ -10,6 +10,7 @@
 //! sentence, each as a job of the [inference pool](super::pool), and arrives while it is made. Neither library can do
 //! two things at once, so sessions take turns by sentence.
 
+mod choice;
 mod error;
 mod espeak;
 mod flite;
@@ -20,4 +21,9 @@ mod tape;
 #[cfg(test)]
 mod tests;
 
-pub use self::{error::VoiceError, espeak::Espeak, flite::Flite};
+pub use self::{
+    choice::{best, for_caller},
+    error::VoiceError,
+    espeak::Espeak,
+    flite::Flite,
+};
