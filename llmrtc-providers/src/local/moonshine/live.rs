@@ -1,6 +1,5 @@
 use std::{
     collections::VecDeque,
-    future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -335,13 +334,9 @@ fn lock(segment: &Mutex<Vec<i16>>) -> MutexGuard<'_, Vec<i16>> {
 }
 
 /// Completes with the work; never, if there is none.
-fn recognition(
-    work: &mut Option<Work>,
-) -> impl Future<Output = Result<(usize, Heard), ProviderError>> + Send {
-    async {
-        match work {
-            Some(work) => (&mut work.recognition).await,
-            None => std::future::pending().await,
-        }
+async fn recognition(work: &mut Option<Work>) -> Result<(usize, Heard), ProviderError> {
+    match work {
+        Some(work) => (&mut work.recognition).await,
+        None => std::future::pending().await,
     }
 }
