@@ -1,20 +1,7 @@
 //! A language model that answers by rules from a TOML file: the same words every time, for demonstrations, telephone
 //! menus and tests of everything around a model.
 //!
-//! ```toml
-//! default = "I did not catch that. You can ask for the time, or for the weather."
-//! word_delay_ms = 20
-//!
-//! [[rule]]
-//! pattern = '\bmy name is (?<name>\w+)'
-//! reply = "Nice to meet you, ${name}."
-//!
-//! [[rule]]
-//! pattern = 'weather in ([\w ]+)'
-//! tool = "weather"
-//! arguments = { city = "$1" }
-//! after_tool = "In $1 it is {result.condition}, {result.degrees} degrees."
-//! ```
+#![doc = concat!("```toml\n", include_str!("example.toml"), "```")]
 //!
 //! The first rule that applies to the last thing the person said answers. A pattern is a regular expression, found
 //! anywhere in the text, without regard to case. A rule with `tool` applies only while that tool is on offer and may
@@ -30,3 +17,6 @@ pub use self::{
     llm::RulesLlm,
     rules::{Problem, RulesError},
 };
+
+/// Rules to begin with: those shown in the [module](self).
+pub const EXAMPLE: &str = include_str!("example.toml");

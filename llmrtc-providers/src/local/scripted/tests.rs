@@ -194,12 +194,33 @@ async fn delays_are_the_rules() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_example_is_valid() {
+    let llm = RulesLlm::parse(EXAMPLE).unwrap();
+    let request = request(vec![Message::user("Hi, my name is Ada.")]);
+    let result = llm
+        .complete(request, &CallContext::detached())
+        .await
+        .unwrap();
+    assert_eq!(result.text, "Nice to meet you, Ada.");
+}
+
 struct Fixture(RulesLlm);
 
 #[async_trait]
 impl ProviderFixture<dyn LlmProvider> for Fixture {
-    async fn start(_behaviour: Behaviour) -> Self {
-        Self(RulesLlm::parse(&format!("default = \"{ANSWER}\"")).unwrap())
+    async fn start(behaviour: Behaviour) -> Self {
+        // Longer than a check waits.
+        let (first, later) = match behaviour {
+            Behaviour::Silent => (60_000, 0),
+            Behaviour::Stall => (0, 60_000),
+            _ => (0, 0),
+        };
+        let rules = format!(
+            "default = \"-\"\nword_delay_ms = {later}\n\
+             [[rule]]\npattern = \"\"\nreply = \"{ANSWER}\"\ndelay_ms = {first}"
+        );
+        Self(RulesLlm::parse(&rules).unwrap())
     }
 
     fn provider(&self) -> Arc<dyn LlmProvider> {
@@ -211,9 +232,11 @@ impl ProviderFixture<dyn LlmProvider> for Fixture {
     async fn cancelled(&self) {}
 }
 
-// There is nothing behind the rules that could refuse, break off or be cancelled.
+// There is nothing behind the rules that could refuse or break off.
 #[tokio::test]
 async fn it_conforms() {
     conformance::llm::text_arrives_in_order_and_ends_once::<Fixture>().await;
     conformance::llm::complete_is_the_folded_stream::<Fixture>().await;
+    conformance::llm::dropping_the_request_cancels_it::<Fixture>().await;
+    conformance::llm::dropping_the_stream_cancels_it::<Fixture>().await;
 }
