@@ -28,7 +28,7 @@ use llmrtc_core::{
     session::{Owner, SessionStore},
     tasks::Tasks,
     telemetry::RECONNECTIONS,
-    turn::{Conversation, ConversationParts, Outcome, TurnEvent},
+    turn::{Conversation, ConversationParts, Outcome, TextPolicy, TurnEvent},
 };
 use llmrtc_media::{
     error::PeerError,
@@ -388,6 +388,7 @@ impl Session {
                 self.connection.resumed(reply);
             }
             ConnectionEvent::Audio { data, attachments } => self.audio(data, attachments),
+            ConnectionEvent::Text(text) => self.text(text),
             ConnectionEvent::Attachments(attachments) => {
                 if let Some(conversation) = &mut self.conversation {
                     conversation.images(attachments);
@@ -624,6 +625,17 @@ impl Session {
             },
             attachments,
         );
+    }
+
+    /// A question in writing takes the place of what is being answered, as a voice would.
+    fn text(&mut self, text: String) {
+        self.established = true;
+        let policy = TextPolicy::Interrupt;
+        let taken = self.conversation().text(text, Vec::new(), policy);
+        if taken.is_err() {
+            self.connection
+                .send(ServerMessage::error(ErrorCode::RateLimited));
+        }
     }
 
     fn peer_event(&mut self, event: PeerEvent) {
