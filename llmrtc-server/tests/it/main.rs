@@ -19,6 +19,7 @@ mod messages;
 mod process;
 mod readme;
 mod resume;
+mod scripts;
 mod shielded;
 mod storage;
 mod terminal;
