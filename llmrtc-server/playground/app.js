@@ -152,8 +152,12 @@ function onMessage(message) {
       }
       latency.mark("transcript", now);
       draft("user", "");
-      if (message.text.trim()) record("user", message.text);
-      else giveFloor("nobody");
+      if (!message.text.trim()) giveFloor("nobody");
+      else {
+        record("user", message.text);
+        // What was written may have cut an answer before it was read back.
+        if ($("floor").dataset.floor === "nobody") giveFloor("thinking");
+      }
       break;
     case "llm-chunk":
       if (!message.content) break;
@@ -360,6 +364,7 @@ function interrupt() {
 /** A question in writing; it starts a call without a microphone if there is none. */
 async function write(text) {
   if (!call || call.state === "closed") await start({ microphone: false });
+  else if (call.state !== "connected") complain("You are not connected yet. Send your text again in a moment.");
   if (call.state !== "connected") return;
   await call.listen();
   const now = performance.now();

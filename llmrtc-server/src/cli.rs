@@ -120,7 +120,8 @@ impl From<ConfigArgs> for Overrides {
         2 the arguments, the script or a file cannot be used, 3 no connection, 4 the call ended early."
 )]
 pub struct CallArgs {
-    /// The server, such as `ws://localhost:8787`.
+    /// The server.
+    #[arg(default_value = "ws://localhost:8787")]
     pub url: String,
     /// What to say: a WAV file, played in real time.
     #[arg(value_name = "FILE.wav")]
@@ -205,11 +206,16 @@ mod tests {
             panic!("{cli:?}");
         };
         assert_eq!((call.script, call.events), (Some("a.toml".into()), true));
-        let cli = parse("llmrtc call ws://x --say hello").unwrap();
-        let Some(Command::Call(call)) = cli.command else {
-            panic!("{cli:?}");
-        };
-        assert_eq!(call.say.as_deref(), Some("hello"));
+        for (line, url) in [
+            ("llmrtc call ws://x --say hello", "ws://x"),
+            ("llmrtc call --say hello", "ws://localhost:8787"),
+        ] {
+            let cli = parse(line).unwrap();
+            let Some(Command::Call(call)) = cli.command else {
+                panic!("{cli:?}");
+            };
+            assert_eq!((call.say.as_deref(), call.url.as_str()), (Some("hello"), url));
+        }
     }
 
     #[test]
@@ -224,6 +230,7 @@ mod tests {
             "llmrtc -h",
             "llmrtc serve extra",
             "llmrtc call ws://x",
+            "llmrtc call a.wav",
             "llmrtc call ws://x a.wav --say b",
             "llmrtc call ws://x --say b --script c.toml",
             "llmrtc call ws://x --say …",

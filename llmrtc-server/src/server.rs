@@ -33,7 +33,7 @@ use llmrtc_signal::connection::{
     ConnectionConfig,
     server::{configure, configure_waiting},
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -192,6 +192,7 @@ impl ServerBuilder {
             }
             None => Checks::default(),
         };
+        let info = info(names, &providers);
         let _ = security.llm.set(providers.llm.name().to_owned());
         let providers = vendors::guard(providers, &security);
         let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
@@ -245,7 +246,7 @@ impl ServerBuilder {
             metrics: (config.server.metrics_bind.is_none() && exposure == Exposure::Loopback)
                 .then(|| Arc::clone(&prometheus)),
             playground: config.server.playground,
-            info: Arc::new(json!({ "providers": names })),
+            info: Arc::new(info),
         };
         readiness.ready();
         Ok(Server {
@@ -254,6 +255,19 @@ impl ServerBuilder {
             numbers: prometheus,
         })
     }
+}
+
+/// What the playground is told. `names`: of the providers; their models are asked for after they were initialised.
+fn info(names: Value, providers: &Providers) -> Value {
+    let models = [
+        ("llm", providers.llm.model()),
+        ("stt", providers.stt.model()),
+        ("tts", providers.tts.model()),
+    ];
+    let models = models
+        .into_iter()
+        .filter_map(|(part, model)| Some((part.to_owned(), model?.into())));
+    json!({ "providers": names, "models": models.collect::<Map<_, _>>(), "textInput": true })
 }
 
 impl Server {

@@ -184,6 +184,12 @@ pub trait LlmProvider: Send + Sync + 'static {
     /// The name used as a metric label, such as `openai-llm`.
     fn name(&self) -> &str;
 
+    /// The model behind it, for people to read, such as `gpt-4.1-mini`. `None` where that means nothing, and before
+    /// [`init`](Self::init) where only the server knows.
+    fn model(&self) -> Option<&str> {
+        None
+    }
+
     /// What the configured model offers. Called on the hot path: no I/O.
     fn capabilities(&self) -> LlmCapabilities {
         LlmCapabilities::default()

@@ -32,6 +32,12 @@ pub trait TtsProvider: Send + Sync + 'static {
     /// The name used as a metric label, such as `openai-tts`.
     fn name(&self) -> &str;
 
+    /// The model behind it, for people to read, such as `gpt-4o-mini-tts`. `None` where that means nothing, and before
+    /// [`init`](Self::init) where only the server knows.
+    fn model(&self) -> Option<&str> {
+        None
+    }
+
     /// Checks the configuration and warms connections. Idempotent (PL2).
     async fn init(&self) -> Result<(), ProviderError> {
         Ok(())

@@ -28,7 +28,7 @@ pub enum TurnEvent {
         /// Its id.
         turn: TurnId,
     },
-    /// What the caller said, so far or finally. Interim text replaces the previous one.
+    /// What the caller said or typed, so far or finally. Interim text replaces the previous one.
     Transcript {
         /// The turn.
         turn: TurnId,

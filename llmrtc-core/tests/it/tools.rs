@@ -52,6 +52,7 @@ async fn calls_run_side_by_side_and_results_keep_the_order_of_the_request() {
     assert_eq!(
         call.words(),
         [
+            "transcript:Q",
             "tool:slow",
             "tool:quick",
             "tool-ok:quick",

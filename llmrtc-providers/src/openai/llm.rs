@@ -188,6 +188,10 @@ impl LlmProvider for OpenAiLlm {
         self.endpoint.provider()
     }
 
+    fn model(&self) -> Option<&str> {
+        Some(OpenAiLlm::model(self)).filter(|model| *model != UNKNOWN_LOCAL_MODEL)
+    }
+
     fn capabilities(&self) -> LlmCapabilities {
         let rules = rules(self.config.dialect, self.model());
         LlmCapabilities {

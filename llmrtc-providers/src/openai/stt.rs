@@ -159,6 +159,10 @@ impl SttProvider for OpenAiStt {
         self.endpoint.provider()
     }
 
+    fn model(&self) -> Option<&str> {
+        Some(OpenAiStt::model(self))
+    }
+
     async fn init(&self) -> Result<(), ProviderError> {
         self.endpoint.warm().await;
         Ok(())

@@ -68,14 +68,16 @@ impl OpenAiTts {
         })
     }
 
+    fn model(&self) -> &str {
+        set(self.config.model.as_deref()).unwrap_or(match self.config.dialect {
+            Dialect::Openai => "gpt-4o-mini-tts",
+            // Compatible servers map this name to what they have.
+            _ => "tts-1",
+        })
+    }
+
     fn body(&self, text: &str, config: &TtsConfig, format: &'static str) -> Value {
-        let model = set(config.model.as_deref())
-            .or(set(self.config.model.as_deref()))
-            .unwrap_or(match self.config.dialect {
-                Dialect::Openai => "gpt-4o-mini-tts",
-                // Compatible servers map this name to what they have.
-                _ => "tts-1",
-            });
+        let model = set(config.model.as_deref()).unwrap_or(self.model());
         let voice = set(config.voice.as_deref())
             .or(set(self.config.voice.as_deref()))
             .unwrap_or(if model.starts_with("gpt-") {
@@ -174,6 +176,10 @@ fn split(text: &str, limit: usize) -> Vec<&str> {
 impl TtsProvider for OpenAiTts {
     fn name(&self) -> &str {
         self.endpoint.provider()
+    }
+
+    fn model(&self) -> Option<&str> {
+        Some(OpenAiTts::model(self))
     }
 
     async fn init(&self) -> Result<(), ProviderError> {

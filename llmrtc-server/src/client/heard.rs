@@ -120,7 +120,12 @@ impl Heard {
     pub(super) fn frame(&mut self, frame: &ReceivedFrame) -> bool {
         let last = self.meter.last_audible();
         let gap = if self.cut { CUT_GAP } else { ANSWER_GAP };
-        let Some(at) = self.meter.hear(frame, gap) else {
+        let onset = self.meter.hear(frame, gap);
+        if !self.step.speaks && self.step.audible.is_none() && self.meter.last_audible() != last {
+            // Who only listens may have come in the middle of an answer.
+            self.step.audible = Some(onset.unwrap_or(frame.at));
+        }
+        let Some(at) = onset else {
             return false;
         };
         let cut = std::mem::take(&mut self.cut);
@@ -133,7 +138,6 @@ impl Heard {
                 step.response = Some(at - end);
                 step.audible = Some(at);
             }
-            None if !step.speaks && step.audible.is_none() => step.audible = Some(at),
             _ => {}
         }
         true

@@ -190,6 +190,14 @@ impl Call {
         Ok(self.client.audio(data, Vec::new()).await?)
     }
 
+    /// Asks in writing.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn send_text(&self, text: &str) -> Result<(), CallError> {
+        Ok(self.client.text(text).await?)
+    }
+
     /// Sends images over the data channel.
     ///
     /// # Errors

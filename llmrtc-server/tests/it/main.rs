@@ -25,6 +25,7 @@ mod models;
 mod process;
 mod readme;
 mod resume;
+mod scripts;
 mod shielded;
 mod storage;
 mod terminal;

@@ -74,6 +74,40 @@ async fn once_a_microphone_is_shared_the_reply_is_heard() {
 }
 
 #[tokio::test]
+async fn a_question_in_writing_is_read_back_and_answered() {
+    let reply = "Paris.";
+    let stt = ScriptedStt::new();
+    let site = Site::with(providers(
+        stt.clone(),
+        ScriptedLlm::saying(reply),
+        ScriptedTts::new(),
+    ))
+    .await;
+    let mut caller = site.connect().await;
+    let question = "What is the capital of France?";
+    caller.call.send_text(question).await.unwrap();
+    assert_eq!(caller.transcript().await, question);
+    caller.until("tts-complete").await;
+    assert_eq!(chunks(&caller), ScriptedTts::audio_of(reply).to_le_bytes());
+    assert!(stt.utterances().is_empty(), "there was nothing to hear");
+}
+
+#[tokio::test]
+async fn a_question_in_writing_interrupts_the_reply() {
+    let llm = ScriptedLlm::new()
+        .then(Script::answer(&"This goes on for very long. ".repeat(20)))
+        .always(Script::answer("Fine."));
+    let site = Site::with(providers(ScriptedStt::new(), llm, voice())).await;
+    let mut caller = site.connect().await;
+    caller.call.send_text("Tell me a story.").await.unwrap();
+    caller.until("tts-chunk").await;
+    caller.call.send_text("Stop.").await.unwrap();
+    caller.until("tts-cancelled").await;
+    assert_eq!(caller.transcript().await, "Stop.");
+    caller.until("tts-complete").await;
+}
+
+#[tokio::test]
 async fn the_next_message_interrupts_the_reply() {
     let llm = ScriptedLlm::new()
         .then(Script::answer(&"This goes on for very long. ".repeat(20)))

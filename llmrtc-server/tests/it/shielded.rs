@@ -138,7 +138,11 @@ async fn f2_an_attack_is_refused_where_the_operator_wants_that() {
 #[tokio::test]
 async fn d2_turns_have_a_limit_and_the_caller_hears_of_it() {
     let llm = ScriptedLlm::saying("Yes.");
-    let limited = r#"limits.classes.default = { user = { turn = "2/h" } }"#;
+    // Questions come as fast as answers end; it is the number of turns that matters.
+    let limited = r#"
+        signal.audio_per_second = 1000
+        limits.classes.default = { user = { turn = "2/h" } }
+    "#;
     let site = Site::start(config(limited), Some(with(&llm, "Hello?"))).await;
     let mut caller = site.connect().await;
     caller.ask().await;

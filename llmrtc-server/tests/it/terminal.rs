@@ -16,7 +16,8 @@ const SPEECH: &str = concat!(
     "/../llmrtc-media/tests/fixtures/speech.wav"
 );
 
-async fn call(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
+/// Runs `llmrtc call` in a folder. Returns its exit code and what it printed, on both streams.
+pub(crate) async fn call(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = llmrtc(directory, &[&["call"], arguments].concat());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = timeout(PATIENCE, command.output())
@@ -54,6 +55,11 @@ async fn a_call_from_the_terminal_reports_transcript_reply_and_audible_answer() 
         &[("OPENAI_API_KEY", "sk-test"), ("OPENAI_BASE_URL", &base)],
     )
     .await;
+    // What the playground shows about this server.
+    let (_, info) = server.get("/info").await;
+    let info: Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["providers"]["stt"], "openai");
+    assert!(info["models"]["tts"].is_string(), "{info}");
     let url = server.url().to_string();
     let arguments = [
         url.as_str(),

@@ -202,6 +202,15 @@ impl Client {
         self.send(&ClientMessage::Audio { data, attachments }).await
     }
 
+    /// Asks in writing.
+    ///
+    /// # Errors
+    /// If the connection is over.
+    pub async fn text(&self, text: impl Into<String> + Send) -> Result<(), Disconnected> {
+        let text = text.into();
+        self.send(&ClientMessage::Text { text }).await
+    }
+
     /// Sends any message on the WebSocket. `attachments` belong on the data channel instead:
     /// [`ClientMessage::to_json`] is what to send there.
     ///

@@ -72,7 +72,8 @@ impl Limits {
         }
     }
 
-    pub(super) fn take_audio(&mut self, now: Instant) -> bool {
+    /// A question in one message: `audio` and `text` together.
+    pub(super) fn take_question(&mut self, now: Instant) -> bool {
         self.audio_per_second.take(now) && self.audio_per_minute.take(now)
     }
 }
@@ -97,9 +98,9 @@ mod tests {
     fn audio_is_limited_by_the_second_and_by_the_minute() {
         let start = Instant::now();
         let mut limits = Limits::new(&ConnectionConfig::default());
-        assert_eq!((0..10).filter(|_| limits.take_audio(start)).count(), 2);
+        assert_eq!((0..10).filter(|_| limits.take_question(start)).count(), 2);
         let accepted = (1..=240)
-            .filter(|n| limits.take_audio(start + Duration::from_millis(500) * *n))
+            .filter(|n| limits.take_question(start + Duration::from_millis(500) * *n))
             .count();
         // Two minutes of trying twice a second: the burst of 30 and what two minutes refill, less the two above.
         assert_eq!(accepted, 28 + 60);

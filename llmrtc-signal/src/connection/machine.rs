@@ -285,12 +285,10 @@ impl Machine {
                 self.reconnect(session_id, resume_token, now, actions);
             }
             Ok(Some(ClientMessage::Audio { data, attachments })) => {
-                if self.limits.take_audio(now) {
-                    self.used = true;
-                    actions.push(Action::Event(ConnectionEvent::Audio { data, attachments }));
-                } else {
-                    self.refuse(ErrorCode::RateLimited, now, actions);
-                }
+                self.question(ConnectionEvent::Audio { data, attachments }, now, actions);
+            }
+            Ok(Some(ClientMessage::Text { text })) => {
+                self.question(ConnectionEvent::Text(text), now, actions);
             }
             Ok(Some(ClientMessage::Attachments { attachments })) => {
                 actions.push(Action::Event(ConnectionEvent::Attachments(attachments)));
@@ -305,6 +303,16 @@ impl Machine {
             Ok(Some(ClientMessage::Interrupt)) => {
                 actions.push(Action::Event(ConnectionEvent::Interrupt));
             }
+        }
+    }
+
+    /// A question in one message, which costs an answer.
+    fn question(&mut self, question: ConnectionEvent, now: Instant, actions: &mut Vec<Action>) {
+        if self.limits.take_question(now) {
+            self.used = true;
+            actions.push(Action::Event(question));
+        } else {
+            self.refuse(ErrorCode::RateLimited, now, actions);
         }
     }
 

@@ -105,6 +105,8 @@ pub enum ConnectionEvent {
         /// Images that belong to it.
         attachments: Vec<Attachment>,
     },
+    /// A question in writing; never blank.
+    Text(String),
     /// Images for the utterance in progress.
     Attachments(Vec<Attachment>),
     /// Stop the answer that is being made or spoken.
@@ -137,6 +139,7 @@ impl fmt::Debug for ConnectionEvent {
                     attachments.len()
                 )
             }
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
             Self::Attachments(attachments) => write!(f, "Attachments({})", attachments.len()),
             Self::Interrupt => f.write_str("Interrupt"),
             Self::Auth(_) => f.write_str("Auth"),

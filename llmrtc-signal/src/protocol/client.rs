@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::{
     AttachmentError, AttachmentPolicy, Channel, ErrorCode, MAX_AUTH_MESSAGE_BYTES,
     MAX_CREDENTIAL_BYTES, MAX_DATA_MESSAGE_BYTES, MAX_DEPTH, MAX_SMALL_MESSAGE_BYTES,
-    MAX_TIMESTAMP_BYTES, MAX_WEBSOCKET_MESSAGE_BYTES, Timestamp, attachment, pick,
+    MAX_TEXT_MESSAGE_BYTES, MAX_TIMESTAMP_BYTES, MAX_WEBSOCKET_MESSAGE_BYTES, Timestamp,
+    attachment, pick,
     text::{decode_base64, encode_base64, split_data_uri},
 };
 
@@ -43,6 +44,11 @@ pub enum ClientMessage {
         data: Bytes,
         /// Images that belong to it.
         attachments: Vec<Attachment>,
+    },
+    /// Additive to v1: a question in writing, from somebody who cannot or does not want to speak.
+    Text {
+        /// What was written; never blank.
+        text: String,
     },
     /// Images for the utterance in progress.
     Attachments {
@@ -78,8 +84,8 @@ pub enum ParseError {
         /// The limit.
         limit_bytes: usize,
     },
-    /// Larger than a message of its type may be.
-    #[error("message larger than the {MAX_SMALL_MESSAGE_BYTES} bytes its type allows")]
+    /// Larger than a message of its type may be: [`MAX_SMALL_MESSAGE_BYTES`] at most.
+    #[error("message larger than its type allows")]
     TypeTooLarge,
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("message nested deeper than {MAX_DEPTH}")]
@@ -145,6 +151,7 @@ impl ClientMessage {
             attachments,
             token,
             ticket,
+            written,
         ] = pick::fields(
             text,
             [
@@ -157,6 +164,7 @@ impl ClientMessage {
                 "attachments",
                 "token",
                 "ticket",
+                "text",
             ],
         )
         .map_err(|_| ParseError::Malformed)?;
@@ -185,6 +193,9 @@ impl ClientMessage {
             (Channel::WebSocket, "audio") => Self::Audio {
                 data: parse_audio(data)?,
                 attachments: attachment::parse(attachments, policy)?,
+            },
+            (Channel::WebSocket, "text") => Self::Text {
+                text: parse_written(text, written)?,
             },
             (Channel::WebSocket, "auth") => Self::Auth(parse_auth(text, token, ticket)?),
             (Channel::Data, "attachments") => Self::Attachments {
@@ -218,6 +229,7 @@ impl ClientMessage {
                 data: encode_base64(data),
                 attachments: attachment::to_wire(attachments),
             },
+            Self::Text { text } => Wire::Text { text },
             Self::Attachments { attachments } => Wire::Attachments {
                 attachments: attachment::to_wire(attachments),
             },
@@ -241,6 +253,7 @@ impl ClientMessage {
             Self::Offer { .. } => "offer",
             Self::Reconnect { .. } => "reconnect",
             Self::Audio { .. } => "audio",
+            Self::Text { .. } => "text",
             Self::Attachments { .. } => "attachments",
             Self::Auth(_) => "auth",
             Self::Interrupt => "interrupt",
@@ -288,6 +301,18 @@ fn parse_auth(
     }
 }
 
+/// A text that says something. `message` is the whole message, whose size is bounded.
+fn parse_written(message: &str, written: Option<&RawValue>) -> Result<String, ParseError> {
+    if message.len() > MAX_TEXT_MESSAGE_BYTES {
+        return Err(ParseError::TypeTooLarge);
+    }
+    written
+        .and_then(pick::string)
+        .filter(|text| !text.trim().is_empty())
+        .map(Cow::into_owned)
+        .ok_or(ParseError::Field("text"))
+}
+
 /// Base64, or a `data:` URI around it as `FileReader.readAsDataURL` makes it.
 fn parse_audio(data: Option<&RawValue>) -> Result<Bytes, ParseError> {
     let text = data
@@ -320,6 +345,9 @@ enum Wire<'a> {
     Audio {
         data: String,
         attachments: Vec<attachment::WireAttachment<'a>>,
+    },
+    Text {
+        text: &'a str,
     },
     Attachments {
         attachments: Vec<attachment::WireAttachment<'a>>,
@@ -355,6 +383,7 @@ impl fmt::Debug for ClientMessage {
             Self::Audio { data, attachments } => shown
                 .field("bytes", &data.len())
                 .field("attachments", &attachments.len()),
+            Self::Text { text } => shown.field("bytes", &text.len()),
             Self::Attachments { attachments } => shown.field("attachments", &attachments.len()),
             Self::Auth(Presented::Token(_)) => shown.field("method", &"token"),
             Self::Auth(Presented::Ticket(_)) => shown.field("method", &"ticket"),

@@ -45,6 +45,8 @@ pub const MAX_ATTACHMENTS_BYTES: usize = 8 * 1024 * 1024;
 pub const MAX_CREDENTIAL_BYTES: usize = 256;
 /// Most bytes of an `auth` message: a token with generous claims.
 pub const MAX_AUTH_MESSAGE_BYTES: usize = 8 * 1024;
+/// Most bytes of a `text` message: more than anybody types in one go, less than a model reads for nothing.
+pub const MAX_TEXT_MESSAGE_BYTES: usize = 16 * 1024;
 /// Longest `ping.timestamp`, in bytes of JSON. It is sent back, so a longer one would let a client that does not read
 /// fill our memory with its own words.
 pub const MAX_TIMESTAMP_BYTES: usize = 256;

@@ -52,6 +52,9 @@ fn client_messages() -> Vec<(Channel, ClientMessage)> {
             data: b"RIFF".as_slice().into(),
             attachments: vec![attachment()],
         }),
+        ws(Text {
+            text: "Book a \"table\".".into(),
+        }),
         (
             Channel::Data,
             Attachments {
@@ -228,6 +231,29 @@ fn a_credential_is_one_text_of_bounded_size() {
         assert_eq!(parse(text).unwrap_err(), error, "{}", &text[..30]);
     }
     let text = r#"{"type":"auth","token":"a"}"#;
+    let elsewhere = ClientMessage::parse(text, Channel::Data, AttachmentPolicy::default());
+    assert!(elsewhere.unwrap().is_none());
+}
+
+#[test]
+fn a_question_in_writing_is_a_text_of_bounded_size_that_says_something() {
+    let long = format!(
+        r#"{{"type":"text","text":"{}"}}"#,
+        "a".repeat(MAX_TEXT_MESSAGE_BYTES)
+    );
+    let field = ParseError::Field("text");
+    for (text, error) in [
+        (r#"{"type":"text"}"#, field),
+        (r#"{"type":"text","text":""}"#, field),
+        (r#"{"type":"text","text":" \n"}"#, field),
+        (r#"{"type":"text","text":["a"]}"#, field),
+        (long.as_str(), ParseError::TypeTooLarge),
+    ] {
+        assert_eq!(parse(text).unwrap_err(), error, "{text:.30}");
+    }
+    let text = r#"{"type":"text","text":"a secret wish"}"#;
+    let message = parse(text).unwrap().unwrap();
+    assert_eq!(format!("{message:?}"), "text { bytes: 13 }");
     let elsewhere = ClientMessage::parse(text, Channel::Data, AttachmentPolicy::default());
     assert!(elsewhere.unwrap().is_none());
 }

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | anything audible | `Onset` | held | output pauses, nothing is said |
 //! | held | `Misfire` | as before | output continues from the same sample |
-//! | idle, answering | typed text | answering | the running answer ends as if interrupted |
+//! | idle, answering | typed text | answering | the running answer ends as if interrupted; `Transcript`, model asked |
 //! | speaking, held | typed text | answering, held | nothing is played while the caller speaks |
 //! | answering | `Confirmed` | speaking | answer dropped, heard words committed, `SpeechCancelled`, `UserSpeechStarted` |
 //! | speaking | `Paused` | speaking | transcription starts early |

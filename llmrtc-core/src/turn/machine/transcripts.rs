@@ -143,6 +143,13 @@ impl Machine {
         }
         self.interrupt(at, out);
         let turn = self.new_turn(out);
+        // Whoever follows the conversation reads what was typed where they read what was said.
+        out.push(Action::Emit(TurnEvent::Transcript {
+            turn,
+            text: text.trim().into(),
+            is_final: true,
+            confidence: None,
+        }));
         let question = Question::join(self.carried.take(), &text, attachments);
         self.answer(turn, question, false, timing, at, out);
     }

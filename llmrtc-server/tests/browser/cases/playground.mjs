@@ -118,18 +118,24 @@ async function the_stages_of_the_playground_always_add_up({ playgroundWith, prox
 
 async function the_playground_can_be_written_to({ playgroundWith, proxy }) {
   const sent = [];
-  const info = { providers: { llm: "local" }, models: { llm: "a-model" }, textInput: true };
   const { page, watch } = await open(await playgroundWith("denied"), proxy.origin, async (page) => {
-    await page.route("**/info", (route) => route.fulfill({ json: info }));
+    // The echo providers have no models to name.
+    await page.route("**/info", async (route) => {
+      const info = await (await route.fetch()).json();
+      await route.fulfill({ json: { ...info, models: { llm: "a-model" } } });
+    });
     page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => sent.push(JSON.parse(payload))));
   });
   await settles(page.locator("#models"), "a-model");
   // Nobody is asked for a microphone, and the answer could still be heard.
   await page.getByLabel("Write instead of speaking").fill("What is the capital of France?");
   await page.keyboard.press("Enter");
-  await settles(page.locator("#floor"), "The assistant is thinking");
+  const log = page.getByRole("log");
+  await settles(log, "You: What is the capital of France?");
+  await settles(log, "Assistant: You said: What is the capital of France?");
   assert.deepEqual(sent.at(-1), { type: "text", text: "What is the capital of France?" });
   assert.equal(await problem(page).textContent(), "");
+  await settles(page.locator("#latency-voice"), /\d ms/);
   await page.waitForFunction(() => document.getElementById("voice").srcObject?.getAudioTracks().length === 1);
   assert.equal(await page.getByLabel("Write instead of speaking").inputValue(), "");
   assertClean(watch, proxy.origin);

@@ -122,6 +122,7 @@ fn describe(action: Action) -> String {
         }
         Action::Event(ConnectionEvent::Offer { .. }) => "offer".into(),
         Action::Event(ConnectionEvent::Audio { .. }) => "audio".into(),
+        Action::Event(ConnectionEvent::Text(text)) => format!("text {text}"),
         Action::Event(event) => format!("{event:?}"),
         Action::Close(reason) => format!("close {reason}"),
     }
