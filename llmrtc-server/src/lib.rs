@@ -9,6 +9,8 @@ pub mod command;
 pub mod config;
 mod ice;
 pub mod listen;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod metrics;
 #[cfg(feature = "local")]
 pub mod models;

@@ -11,7 +11,7 @@ use clap::Parser;
 use llmrtc_security::secrets::SecretsConfig;
 use llmrtc_server::{
     app,
-    cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
+    cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand, ServeArgs},
     client::{
         call::{Failure, run as place_call},
         voice::caller_voice,
@@ -24,6 +24,8 @@ use llmrtc_server::{
     shutdown::{Shutdown, signals},
     telemetry,
 };
+#[cfg(feature = "local")]
+use llmrtc_server::{local, models::Consent};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -102,14 +104,23 @@ fn harden(config: &SecretsConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn serve(args: ConfigArgs) -> anyhow::Result<()> {
-    let config = read(args)?.config;
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    #[cfg_attr(
+        not(feature = "local"),
+        allow(unused_mut, reason = "nothing else changes it")
+    )]
+    let mut config = read(args.config)?.config;
     telemetry::init(&config.log)?;
     harden(&config.secrets)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    #[cfg(feature = "local")]
+    {
+        runtime.block_on(local::prefer_neighbour(&mut config));
+        local::fetch_missing(&config, Consent::new(args.yes));
+    }
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         let second_signal = signals(shutdown.clone()).context("cannot watch for signals")?;

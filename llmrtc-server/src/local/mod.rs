@@ -2,12 +2,7 @@
 
 mod judges;
 
-use std::{
-    env,
-    num::NonZeroUsize,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{env, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use llmrtc_core::{
     provider::{LlmProvider, SttProvider},
@@ -38,9 +33,6 @@ use crate::{
     config::Config,
     models::{Consent, ensure},
 };
-
-/// How the language model in this process calls itself.
-pub(crate) const LLM: &str = "gguf";
 
 /// What a server with this configuration wants of the models in its process, as far as the variables tell.
 pub fn wanted(config: &Config) -> Wanted {
@@ -146,14 +138,35 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Loads what is wanted and there. What is not leaves a reason.
+    /// Loads what is wanted and there; `select` tells whether providers will be selected. What is not there leaves a reason.
     ///
-    /// Blocks for up to a second. Must run within a runtime, on a thread that may block.
-    pub(crate) fn load(config: &Config, wanted: Wanted) -> Self {
-        let mut local = Self {
+    /// # Cancel safety
+    /// Dropping the future leaves a thread that loads to its end.
+    pub(crate) async fn of(config: &Config, select: bool) -> Self {
+        let wanted = if select {
+            wanted(config)
+        } else {
+            Wanted::default()
+        };
+        let config = config.clone();
+        let loading = tokio::task::spawn_blocking(move || Self::load(&config, wanted));
+        loading.await.unwrap_or_else(|_| {
+            let mut local = Self::none();
+            local.nothing("loading it failed");
+            local
+        })
+    }
+
+    fn none() -> Self {
+        Self {
             providers: InProcess::default(),
             models: Models::default(),
-        };
+        }
+    }
+
+    /// Blocks for up to a second.
+    fn load(config: &Config, wanted: Wanted) -> Self {
+        let mut local = Self::none();
         let Some(store) = store(config) else {
             local.nothing("there is no folder for models: set LLMRTC_MODEL_DIR");
             return local;
@@ -184,11 +197,7 @@ impl Local {
             local.providers.llm = loader.llm(config);
         }
         if wanted.tts {
-            let voice = voice::best(
-                &loader.store,
-                config.turn.language.as_deref(),
-                &loader.pool,
-            );
+            let voice = voice::best(&loader.store, config.turn.language.as_deref(), &loader.pool);
             local.providers.tts = voice.map_err(reason);
         }
         let policy = config.media.endpoint.policy;
@@ -233,19 +242,23 @@ struct Loader {
 }
 
 impl Loader {
+    fn runtime(&self) -> Result<&Runtime, String> {
+        self.runtime.as_ref().map_err(Clone::clone)
+    }
+
     fn moonshine(&self) -> Result<Moonshine, String> {
         let dir = folder(&self.store, "moonshine-tiny-en")?;
-        Moonshine::load(self.runtime.as_ref()?, &dir, self.pool.clone()).map_err(reason)
+        Moonshine::load(self.runtime()?, &dir, self.pool.clone()).map_err(reason)
     }
 
     fn turn(&self) -> Result<SmartTurn, String> {
         let path = file(&self.store, "smart-turn", "smart-turn-v3.2-cpu.onnx")?;
-        SmartTurn::load(self.runtime.as_ref()?, &path, self.pool.clone()).map_err(reason)
+        SmartTurn::load(self.runtime()?, &path, self.pool.clone()).map_err(reason)
     }
 
     fn silero(&self) -> Result<Silero, String> {
         let path = file(&self.store, "silero", "silero_vad_op18_ifless.onnx")?;
-        Silero::load(self.runtime.as_ref()?, &path).map_err(reason)
+        Silero::load(self.runtime()?, &path).map_err(reason)
     }
 
     fn llm(&self, config: &Config) -> Result<Arc<dyn LlmProvider>, String> {
@@ -265,7 +278,8 @@ impl Loader {
 }
 
 fn file(store: &Store, package: &'static str, name: &str) -> Result<PathBuf, String> {
-    let package = Package::named(package).ok_or_else(|| format!("there is no package {package}"))?;
+    let package =
+        Package::named(package).ok_or_else(|| format!("there is no package {package}"))?;
     store
         .file(package, name)
         .map_err(|error: ModelError| error.to_string())

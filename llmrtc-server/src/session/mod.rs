@@ -394,18 +394,10 @@ impl Session {
                     .increment(RECONNECTIONS, 1, &[("result", result)]);
                 self.connection.resumed(reply);
             }
-<<<<<<< HEAD
             ConnectionEvent::Audio { data, attachments } => {
                 self.pictures(attachments, Some(data)).await;
-=======
-            ConnectionEvent::Audio { data, attachments } => self.audio(data, attachments),
-            ConnectionEvent::Text(text) => self.text(text),
-            ConnectionEvent::Attachments(attachments) => {
-                if let Some(conversation) = &mut self.conversation {
-                    conversation.images(attachments);
-                }
->>>>>>> h-page
             }
+            ConnectionEvent::Text(text) => self.text(text),
             ConnectionEvent::Attachments(attachments) => self.pictures(attachments, None).await,
             ConnectionEvent::Interrupt => {
                 if let Some(conversation) = &mut self.conversation {
@@ -612,8 +604,6 @@ impl Session {
         );
     }
 
-<<<<<<< HEAD
-=======
     /// A question in writing takes the place of what is being answered, as a voice would.
     fn text(&mut self, text: String) {
         self.established = true;
@@ -625,68 +615,6 @@ impl Session {
         }
     }
 
-    fn peer_event(&mut self, event: PeerEvent) {
-        match event {
-            PeerEvent::DataOpened => {
-                self.established = true;
-                if let Some(line) = &mut self.peer {
-                    line.connected = true;
-                    line.setup = None;
-                }
-                self.shared.handles.confirm(&self.lease);
-                self.connection.data_opened();
-            }
-            PeerEvent::DataMessage(message) => {
-                let bytes = match message {
-                    DataMessage::Text(text) => Bytes::from(text),
-                    DataMessage::Binary(bytes) => bytes,
-                };
-                self.connection.data_message(bytes);
-            }
-            // The client is gone, or closed its side: ICE would notice half a minute later.
-            PeerEvent::DataClosed => self.lose_peer(),
-            PeerEvent::Speech(event) if !self.leaving => self.conversation().speech(event),
-            PeerEvent::AudioNegotiated(_) => self.choose_sink(),
-            PeerEvent::Closed(reason) => {
-                tracing::info!(session = %self.session_id.short(), ?reason, "peer closed");
-                let never = self.peer.as_ref().is_some_and(|line| !line.connected);
-                self.lose_peer();
-                if never {
-                    self.connection
-                        .send(ServerMessage::error(ErrorCode::ConnectionFailed));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn lose_peer(&mut self) {
-        self.peer = None;
-        self.connection.data_closed();
-        self.choose_sink();
-        // Nobody hears the answer any more (R10).
-        if let Some(conversation) = &mut self.conversation {
-            conversation.source_lost();
-        }
-    }
-
-    /// Where speech goes: to the track where one was negotiated, to messages otherwise (§4.7). A short loss of the
-    /// network changes nothing: the track stands still and continues.
-    fn sink(&self) -> Arc<dyn AudioSink> {
-        match &self.peer {
-            Some(line) if line.peer.audio_negotiated() => line.peer.sink(),
-            _ => Arc::clone(&self.chunk_sink),
-        }
-    }
-
-    fn choose_sink(&mut self) {
-        let sink = self.sink();
-        if let Some(conversation) = &mut self.conversation {
-            conversation.set_sink(sink);
-        }
-    }
-
->>>>>>> h-page
     fn turn_event(&mut self, event: TurnEvent) {
         self.privacy.note(&event);
         if let Some(archive) = &mut self.archive {
@@ -848,6 +776,7 @@ impl Session {
 fn message_type(event: &ConnectionEvent) -> Option<&'static str> {
     match event {
         ConnectionEvent::Audio { .. } => Some("audio"),
+        ConnectionEvent::Text(_) => Some("text"),
         ConnectionEvent::Attachments(_) => Some("attachments"),
         ConnectionEvent::Interrupt => Some("interrupt"),
         _ => None,

@@ -16,12 +16,9 @@ mod hostile;
 mod hygiene;
 mod leaving;
 mod messages;
-<<<<<<< HEAD
-mod nodes;
-=======
 #[cfg(feature = "local")]
 mod models;
->>>>>>> h-tts
+mod nodes;
 mod process;
 mod readme;
 mod resume;

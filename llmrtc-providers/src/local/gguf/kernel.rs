@@ -291,7 +291,7 @@ impl Block for Block4 {
                 *out = fma._mm256_fmadd_ps(offset, avx._mm256_set1_ps(vector.sum), *out);
             }
         }
-        out.map(|lanes| pulp::cast(lanes))
+        out.map(pulp::cast)
     }
 }
 
@@ -352,7 +352,7 @@ impl Block for Block8 {
                 }
             }
         }
-        out.map(|lanes| pulp::cast(lanes))
+        out.map(pulp::cast)
     }
 }
 
