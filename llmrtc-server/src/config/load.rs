@@ -36,6 +36,7 @@ const NOT_CONFIGURATION: &[&str] = &[
     "LLMRTC_CHROMIUM",
     "LLMRTC_SKIP_INSTALL",
     "LLMRTC_BIN",
+    "LLMRTC_MODEL_DIR",
 ];
 /// No configuration is longer; what is, is the wrong file.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -95,6 +95,11 @@ impl Site {
         providers: Option<Providers>,
         exposure: Exposure,
     ) -> Self {
+        let mut config = config;
+        if config.media.endpoint.policy == PolicyKind::Auto {
+            // Whether models are installed must not change what a test sees.
+            config.media.endpoint.policy = PolicyKind::Silence;
+        }
         let (shutdown, grace) = (Shutdown::new(), config.shutdown.grace);
         let mut builder = Server::builder(config).shutdown(shutdown.clone());
         if let Some(providers) = providers {
