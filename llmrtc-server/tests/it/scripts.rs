@@ -54,7 +54,7 @@ async fn a_pause_inside_a_sentence_does_not_end_it() {
 }
 
 #[tokio::test]
-async fn mm_hm_lets_a_story_go_on() {
+async fn a_backchannel_lets_a_story_go_on() {
     let needed = "media.vad.backchannel = \"368ms\"";
     perform("backchannel", needed, &["Please tell me a story."]).await;
 }
