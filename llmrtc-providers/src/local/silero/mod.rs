@@ -1,7 +1,7 @@
 //! The Silero voice detector.
 //!
 //! A small recurrent network that tells voice from everything else that is loud. It hears better than the built-in
-//! detector in noise, and costs more: about a tenth of a millisecond for each 32 ms of audio.
+//! detector in noise, and costs more: less than a tenth of a millisecond for each 32 ms of audio.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -21,8 +21,8 @@ const CONTEXT: usize = 64;
 const STATE: usize = 2 * 128;
 const RATE: [i64; 1] = [16_000];
 
-/// After so many frames, 2 s, the state may be forgotten. Music and long noise drive it to where the network hardly hears
-/// the speech that follows. The same interval is used by Pipecat.
+/// After so many frames, 2 s, the state may be forgotten. Music and long noise drive it to where the network hears the
+/// speech that follows one or two frames later than it could. Pipecat uses the same interval.
 const FORGET_AFTER: u32 = 63;
 /// It is forgotten only after so many frames, 320 ms, that are surely no voice: in speech, it would be missed.
 const SURE_FRAMES: u32 = 10;
@@ -83,7 +83,7 @@ impl SileroDetector {
     /// How likely the frame is voice, 0–1. `frame`: mono, 16 kHz, follows the one before.
     ///
     /// What the network remembers is forgotten every 2 s while there is surely no voice: other sounds, music most of
-    /// all, would else deafen it.
+    /// all, would else dull it.
     ///
     /// Blocks for about 0.1 ms; for about 10 ms when one more copy of the network is needed.
     ///
