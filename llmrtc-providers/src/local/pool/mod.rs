@@ -144,7 +144,7 @@ impl InferencePool {
     }
 
     /// Queues work that nobody withdraws.
-    fn submit(&self, priority: Priority, work: Work) -> Result<(), PoolError> {
+    pub(super) fn submit(&self, priority: Priority, work: Work) -> Result<(), PoolError> {
         self.0.shared.push(priority, work).map(drop)
     }
 }
@@ -174,8 +174,11 @@ impl Drop for Handle {
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// What a job returned or panicked with.
+type Outcome<T> = Result<T, Box<dyn Any + Send>>;
+
 /// Wraps a job so that its panic stays with its caller.
-fn prepare<T, F>(job: F) -> (Work, oneshot::Receiver<Result<T, Box<dyn Any + Send>>>)
+fn prepare<T, F>(job: F) -> (Work, oneshot::Receiver<Outcome<T>>)
 where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
