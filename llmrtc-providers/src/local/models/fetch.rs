@@ -239,8 +239,11 @@ impl Store {
         let plan = super::Plan::of(wanted);
         let need_bytes = plan.installed_bytes()
             + match source {
-                // While it finishes, `pip` has the archive twice.
-                Source::Pip(_) => 2 * plan.download_bytes(),
+                // One archive at a time, which `pip` has twice while it finishes.
+                Source::Pip(_) => {
+                    let archives = wanted.iter().map(|package| package.wheel.download_bytes);
+                    2 * archives.max().unwrap_or(0)
+                }
                 Source::Folder(_) => 0,
             };
         // A system that does not tell lets us try.

@@ -369,6 +369,26 @@ mod tests {
         }
     }
 
+    // Not through `Espeak::load`, which knows what another test has loaded.
+    #[test]
+    fn libraries_that_are_absent_or_others_are_typed_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = dir.path().join("libespeak-ng.so.1");
+        let error = load(&absent, None).map(drop).unwrap_err();
+        assert!(matches!(error, VoiceError::Library { .. }), "{error}");
+        assert!(error.to_string().contains("llmrtc models fetch"), "{error}");
+        std::fs::write(&absent, "no library").unwrap();
+        let error = load(&absent, None).map(drop).unwrap_err();
+        assert!(matches!(error, VoiceError::Library { .. }), "{error}");
+        // A library without these functions is on every machine.
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        {
+            let error = load(Path::new("libm.so.6"), None).map(drop).unwrap_err();
+            assert!(matches!(error, VoiceError::Symbol { .. }), "{error}");
+            assert_eq!(ProviderError::from(error).kind(), ErrorKind::Config);
+        }
+    }
+
     #[test]
     fn tags_find_the_nearest_voice() {
         let voices = [

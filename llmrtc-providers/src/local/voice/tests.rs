@@ -1,11 +1,7 @@
 //! With the real libraries: Flite where the system has it, eSpeak NG where `LLMRTC_MODEL_DIR` has it. Otherwise they
 //! say that they were skipped.
 
-use std::{
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{num::NonZeroUsize, path::PathBuf, time::Instant};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, TryStreamExt};
@@ -276,7 +272,8 @@ async fn a_dropped_stream_leaves_the_voice_to_others() {
             assert!(!first.unwrap().unwrap().is_empty());
             // Dropped before it has begun, too.
             let waiting = streaming.speak_stream(&long, &config, &cx);
-            assert!(futures_util::poll!(Box::pin(waiting)).is_pending());
+            // eSpeak may even be ready by then.
+            drop(futures_util::poll!(Box::pin(waiting)));
         }
         let again = speak(&*voice, "Hello.").await;
         check_same(&again, &expected, "nothing is mixed in");
@@ -317,26 +314,6 @@ async fn espeak_speaks_many_languages() {
         let spoken = speak_as(&espeak, text, &config).await.unwrap();
         check_is_speech(&spoken, words);
     }
-}
-
-#[test]
-fn libraries_that_are_absent_or_others_are_typed_errors() {
-    let dir = tempfile::tempdir().unwrap();
-    let absent = dir.path().join("libespeak-ng.so.1");
-    let error = Espeak::load(&absent, None, pool()).unwrap_err();
-    assert!(matches!(error, VoiceError::Library { .. }), "{error}");
-    assert!(error.to_string().contains("llmrtc models fetch"), "{error}");
-    std::fs::write(&absent, "no library").unwrap();
-    let error = Espeak::load(&absent, None, pool()).unwrap_err();
-    assert!(matches!(error, VoiceError::Library { .. }), "{error}");
-    // A library without these functions is on every machine.
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        let error = Espeak::load(Path::new("libm.so.6"), None, pool()).unwrap_err();
-        assert!(matches!(error, VoiceError::Symbol { .. }), "{error}");
-    }
-    let error = ProviderError::from(error);
-    assert_eq!(error.kind(), ErrorKind::Config);
 }
 
 /// In a process of its own under nextest; under `cargo test` another test may have loaded the library.
