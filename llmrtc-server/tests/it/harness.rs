@@ -13,7 +13,7 @@ use llmrtc_core::{
     playout::PlayoutEvent,
     provider::{LlmProvider, Providers, SttProvider, TtsProvider},
 };
-use llmrtc_media::codec::wav::WavReader;
+use llmrtc_media::{codec::wav::WavReader, config::PolicyKind};
 use llmrtc_providers::echo::{EchoConfig, EchoTts};
 use llmrtc_security::auth::bind::Exposure;
 use llmrtc_server::{

@@ -22,6 +22,7 @@ mod nodes;
 mod process;
 mod readme;
 mod resume;
+#[cfg(feature = "local")]
 mod scripts;
 mod shielded;
 mod storage;
