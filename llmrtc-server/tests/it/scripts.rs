@@ -80,16 +80,14 @@ fn no_script_is_forgotten() {
 /// Performs a script with a server that is set up like this. `lines`: what there may be to hear.
 async fn perform(name: &str, settings: &str, lines: &[&'static str]) {
     let Ok(config) = toml::from_str::<Config>(settings) else {
-        println!("skipped {name}: this version has no {settings}");
-        return;
+        return skip(name, &format!("this version has no {settings}"));
     };
     let mouth = async {
         let voice = caller_voice()?;
         anyhow::Ok(voice.init().await?)
     };
     if let Err(error) = mouth.await {
-        println!("skipped {name}: no voice for the caller: {error:#}");
-        return;
+        return skip(name, &format!("no voice for the caller: {error:#}"));
     }
     let people = providers(Ears(lines.to_vec()), Rules::read(), voice());
     let site = Site::start(config, Some(people)).await;
@@ -104,6 +102,11 @@ async fn perform(name: &str, settings: &str, lines: &[&'static str]) {
     ];
     let (code, out, err) = call(directory.path(), &arguments).await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
+}
+
+#[expect(clippy::print_stdout, reason = "whoever runs the tests should know")]
+fn skip(name: &str, reason: &str) {
+    println!("skipped {name}: {reason}");
 }
 
 fn folder() -> PathBuf {
