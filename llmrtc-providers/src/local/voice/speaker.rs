@@ -130,6 +130,7 @@ impl<E: Engine> Speaker<E> {
             speaker: self.clone(),
             manner,
             now: None,
+            first: true,
         };
         // A failure before the first piece belongs to the call.
         let first = saying.next().await?;
@@ -162,9 +163,9 @@ impl<E: Engine> Speaker<E> {
         })
     }
 
-    /// Queues a sentence.
-    fn begin(&self, sentence: String, manner: &E::Manner) -> Sentence {
-        let tape = Arc::new(Tape::new(self.rate.samples_in(MAX_SENTENCE)));
+    /// Queues a sentence, the `first` of a speech or another.
+    fn begin(&self, sentence: String, manner: &E::Manner, first: bool) -> Sentence {
+        let tape = Arc::new(Tape::new(self.rate, MAX_SENTENCE, first));
         let (speaker, manner, written) = (self.clone(), manner.clone(), Arc::clone(&tape));
         let job = Box::pin(async move {
             let turn = Arc::clone(&speaker.turn).acquire_owned().await;
@@ -202,6 +203,8 @@ struct Saying<E: Engine> {
     manner: E::Manner,
     sentences: VecDeque<String>,
     now: Option<Sentence>,
+    /// The next sentence is the first.
+    first: bool,
 }
 
 /// A sentence that is being spoken. Dropping it ends that.
@@ -224,7 +227,11 @@ impl<E: Engine> Saying<E> {
             let now = match &mut self.now {
                 Some(now) => now,
                 None => match self.sentences.pop_front() {
-                    Some(sentence) => self.now.insert(self.speaker.begin(sentence, &self.manner)),
+                    Some(sentence) => {
+                        let first = std::mem::replace(&mut self.first, false);
+                        let begun = self.speaker.begin(sentence, &self.manner, first);
+                        self.now.insert(begun)
+                    }
                     None => return Ok(None),
                 },
             };
