@@ -5,16 +5,21 @@ use std::{
     ffi::OsString,
     fmt,
     io::{self, BufRead, IsTerminal, Write},
+    num::NonZeroUsize,
     ops::ControlFlow,
+    sync::Arc,
 };
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use llmrtc_providers::local::models::{
-    ModelError, OnProgress, Package, Plan, Progress, Size, Source, Step, Store, missing,
+use llmrtc_core::provider::TtsProvider;
+use llmrtc_providers::local::{
+    models::{ModelError, OnProgress, Package, Plan, Progress, Size, Source, Step, Store, missing},
+    pool::InferencePool,
+    voice,
 };
 
-use crate::config::load::Environment;
+use crate::config::load::{Environment, ProcessEnvironment};
 
 /// How often a question is repeated to somebody who answers neither yes nor no.
 const ATTEMPTS: usize = 3;
@@ -30,6 +35,15 @@ pub fn store(environment: &impl Environment) -> anyhow::Result<Store> {
         found.map(|(_, value)| OsString::from(value))
     })
     .context("there is no folder for models: set LLMRTC_MODEL_DIR")
+}
+
+/// A voice for `llmrtc call --say`: synthesised on this machine, and where it has several, another than the server's.
+///
+/// # Errors
+/// When there is no voice on this machine, with what to do.
+pub fn caller_voice() -> anyhow::Result<Arc<dyn TtsProvider>> {
+    let pool = InferencePool::new(Some(NonZeroUsize::MIN)).context("cannot start a thread")?;
+    Ok(voice::for_caller(&store(&ProcessEnvironment)?, &pool)?)
 }
 
 /// Whether something may be downloaded.
