@@ -81,7 +81,10 @@ fn packages() -> [&'static Package; 2] {
     ]
 }
 
-const MEMBERS: &[(&str, &[u8])] = &[
+/// A file of a wheel: name and data.
+type Member = (&'static str, &'static [u8]);
+
+const MEMBERS: &[Member] = &[
     ("fake/__init__.py", b"import nothing"),
     ("fake/model.bin", MODEL),
     ("fake/lib.so", LIBRARY),
@@ -214,10 +217,8 @@ fn a_wheel_of_two_packages_is_downloaded_once_and_never_again() {
 
 #[test]
 fn bad_wheels_leave_nothing_behind() {
-    let replaced = |name: &str, data: &'static [u8]| -> Vec<(&str, &[u8])> {
-        let swap = |&(member, old): &(&'static str, &'static [u8])| {
-            (member, if member == name { data } else { old })
-        };
+    let replaced = |name: &str, data: &'static [u8]| -> Vec<Member> {
+        let swap = |&(member, old): &Member| (member, if member == name { data } else { old });
         MEMBERS.iter().map(swap).collect()
     };
     let mut other = MODEL.to_vec();
@@ -228,7 +229,7 @@ fn bad_wheels_leave_nothing_behind() {
     escaping[3].0 = "fake/data/../../../../../escaped";
     let mut more = MEMBERS.to_vec();
     more.push(("fake/data/c", b""));
-    let table: Vec<(&str, Vec<(&str, &[u8])>)> = vec![
+    let table: Vec<(&str, Vec<Member>)> = vec![
         ("expected", replaced("fake/model.bin", other.leak())),
         ("expected 58 bytes", replaced("fake/model.bin", b"short")),
         ("expected", replaced("fake/data/a", b"X")),
@@ -532,14 +533,15 @@ fn every_byte_of_progress_is_reported() {
 
 #[test]
 fn the_folder_is_the_users_unless_it_is_named() {
-    let user = |pairs: &[(&str, &str)]| {
+    type Variable = (&'static str, &'static str);
+    let user = |pairs: &[Variable]| {
         Store::of_user(|name| {
             let found = pairs.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| value.into())
         })
         .map(|store| store.dir().to_path_buf())
     };
-    let table: &[(&[(&str, &str)], Option<&str>)] = &[
+    let table: &[(&[Variable], Option<&str>)] = &[
         (&[], None),
         (&[("HOME", "/h")], Some("/h/.local/share/llmrtc/models")),
         (
