@@ -10,7 +10,8 @@
 )]
 
 use std::{
-    path::PathBuf,
+    ffi::OsStr,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -37,6 +38,8 @@ use tokio::{
 
 /// Real speech, 3.65 s.
 const SPEECH: &[u8] = include_bytes!("../../llmrtc-media/tests/fixtures/speech.wav");
+/// What is said in it.
+const SAID: &str = "it was the best of times it was the worst of times";
 /// Silence between two answers. The built-in voice pauses less between its sentences.
 const ANSWER_GAP: Duration = Duration::from_millis(600);
 /// By how much a sound may overtake the message that was sent before it, since they travel on different paths. Two
@@ -88,6 +91,9 @@ struct Args {
     /// Fewer repetitions, for a first impression.
     #[arg(long)]
     quick: bool,
+    /// Models that `llmrtc models fetch` has put here, to measure with them too.
+    #[arg(long, value_name = "DIR")]
+    models: Option<PathBuf>,
     /// Numbers of simultaneous callers.
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     sessions: Vec<usize>,
@@ -145,10 +151,13 @@ async fn main() -> anyhow::Result<()> {
         silent.push(millis(silence));
         call.hang_up().await;
     }
-    figures.push(figure("interrupting speech to notice", noticed, None));
+    figures.push(figure("interrupting speech to cancellation", noticed, None));
     figures.push(figure("interrupting speech to silence", silent, None));
     drop(server);
     figures.extend(protection(&phone, &speech, rounds).await?);
+    if let Some(models) = &args.models {
+        figures.extend(with_models(models, &phone, &speech, rounds).await?);
+    }
 
     let mut table = Vec::new();
     for count in args.sessions {
@@ -176,11 +185,16 @@ struct Server {
 }
 
 impl Server {
+    /// With providers that answer at once, and turns that end by silence.
     async fn start() -> anyhow::Result<Self> {
-        Self::start_with("", None).await
+        Self::start_with("", None, &[]).await
     }
 
-    async fn start_with(config: &str, bearer: Option<&str>) -> anyhow::Result<Self> {
+    async fn start_with(
+        config: &str,
+        bearer: Option<&str>,
+        variables: &[(&str, &OsStr)],
+    ) -> anyhow::Result<Self> {
         let folder = TempDir::new()?;
         let file = folder.path().join("llmrtc.toml");
         std::fs::write(&file, config)?;
@@ -207,6 +221,7 @@ impl Server {
                 ("TTS_PROVIDER", "echo"),
             ])
             .env("LLMRTC_SERVER__DATA_DIR", folder.path())
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -325,6 +340,8 @@ impl Turns {
 
 /// Until the answer was heard, in milliseconds.
 struct Turn {
+    /// What was understood.
+    transcript: String,
     /// From the last voiced sample.
     response: f64,
     /// From the message that the caller has stopped. Slightly negative when the answer overtook it.
@@ -336,6 +353,7 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
     let mut playing = play(call, speech.clone());
     let mut meter = Meter::default();
     let (mut true_end, mut decided, mut audible) = (None, None, None);
+    let mut transcript = String::new();
     let exchange = async {
         loop {
             tokio::select! {
@@ -348,6 +366,9 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
                 event = call.next() => match event {
                     // Of several, the last: the others were pauses.
                     CallEvent::Message(ServerMessage::SpeechEnd) => decided = Some(now()),
+                    CallEvent::Message(ServerMessage::Transcript { text, is_final: true, .. }) => {
+                        transcript += &format!("{text} ");
+                    }
                     CallEvent::Message(ServerMessage::TtsComplete) if audible.is_some() => {
                         return Ok(());
                     }
@@ -375,6 +396,7 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
     let after = millis(audible.saturating_duration_since(decided));
     let before = millis(decided.saturating_duration_since(audible));
     Ok(Turn {
+        transcript,
         response: millis(audible.saturating_duration_since(true_end)),
         decided: after - before,
     })
@@ -384,8 +406,11 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
 /// it. What differs is what protection costs.
 async fn protection(phone: &Phone, speech: &PcmChunk, rounds: usize) -> anyhow::Result<Vec<Value>> {
     let sides = [
-        ("off", Server::start_with(PROTECTION_OFF, None).await?),
-        ("on", Server::start_with(PROTECTION_ON, Some(KEY)).await?),
+        ("off", Server::start_with(PROTECTION_OFF, None, &[]).await?),
+        (
+            "on",
+            Server::start_with(PROTECTION_ON, Some(KEY), &[]).await?,
+        ),
     ];
     let mut calls = Vec::new();
     for (_, server) in &sides {
@@ -418,6 +443,74 @@ async fn protection(phone: &Phone, speech: &PcmChunk, rounds: usize) -> anyhow::
         }
     }
     Ok(figures)
+}
+
+/// The same turns where a model judges whether they are complete, and then with every model in the server's process.
+async fn with_models(
+    models: &Path,
+    phone: &Phone,
+    speech: &PcmChunk,
+    rounds: usize,
+) -> anyhow::Result<Vec<Value>> {
+    let semantic = "[media.endpoint]\npolicy = \"semantic\"";
+    let folder = ("LLMRTC_MODEL_DIR", models.as_os_str());
+    let embedded = OsStr::new("embedded");
+    let all = [
+        folder,
+        ("LLM_PROVIDER", embedded),
+        ("STT_PROVIDER", embedded),
+        ("TTS_PROVIDER", embedded),
+    ];
+    let mut figures = Vec::new();
+    for (name, variables) in [
+        ("response, turns judged by a model", &all[..1]),
+        ("response, everything in this process", &all[..]),
+    ] {
+        let server = Server::start_with(semantic, None, variables).await?;
+        let mut call = connect(phone, &server).await?;
+        let mut responses = Vec::new();
+        let (mut wrong, mut said) = (0, 0);
+        // The first turn warms up.
+        for index in 0..=rounds {
+            let turn = turn(&mut call, speech).await?;
+            if index > 0 {
+                responses.push(turn.response);
+                wrong += errors(&words(SAID), &words(&turn.transcript));
+                said += words(SAID).len();
+            }
+        }
+        call.hang_up().await;
+        figures.push(figure(name, responses, None));
+        if variables.len() > 1 {
+            let percent = 100.0 * wrong as f64 / said as f64;
+            figures.push(json!({
+                "name": "words that recognition gets wrong", "unit": "%", "p50": round(percent), "n": said,
+            }));
+        }
+    }
+    Ok(figures)
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
+}
+
+/// Words to replace, insert and delete: the edit distance by words.
+fn errors(said: &[String], heard: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=heard.len()).collect();
+    for (i, word) in said.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in heard.iter().enumerate() {
+            let changed = diagonal + usize::from(word != other);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[heard.len()]
 }
 
 /// Interrupts an answer: from the first voiced sample to `tts-cancelled`, and to the last sound of the answer.

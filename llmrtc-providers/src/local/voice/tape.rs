@@ -79,14 +79,12 @@ impl Tape {
         inner.written += samples.len();
         inner.waiting.extend_from_slice(samples);
         if inner.leading {
-            let waiting = &inner.waiting;
-            let loud = waiting
-                .iter()
-                .position(|s| s.unsigned_abs() >= SILENT_BELOW);
+            let all = inner.waiting.len();
+            let mut waiting = inner.waiting.iter();
+            let loud = waiting.position(|sample| sample.unsigned_abs() >= SILENT_BELOW);
             inner.leading = loud.is_none();
-            let silent = loud.unwrap_or(waiting.len());
-            let dropped = silent.saturating_sub(self.lead_samples);
-            inner.waiting.drain(..dropped);
+            let unwanted = loud.unwrap_or(all).saturating_sub(self.lead_samples);
+            inner.waiting.drain(..unwanted);
         }
         drop(inner);
         self.filled.notify_one();
