@@ -291,7 +291,7 @@ impl Block for Block4 {
                 *out = fma._mm256_fmadd_ps(offset, avx._mm256_set1_ps(vector.sum), *out);
             }
         }
-        out.map(|lanes| pulp::cast(lanes))
+        out.map(pulp::cast)
     }
 }
 
@@ -352,7 +352,7 @@ impl Block for Block8 {
                 }
             }
         }
-        out.map(|lanes| pulp::cast(lanes))
+        out.map(pulp::cast)
     }
 }
 
@@ -593,7 +593,7 @@ mod tests {
 
     #[test]
     fn products_with_extreme_values_do_not_overflow() {
-        let mut blocks = vec![u8::MAX; 18];
+        let mut blocks = [u8::MAX; 18];
         blocks[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
         let file = Writer::default()
             .raw("t", &[32, 8], 2, &blocks.repeat(8))
