@@ -593,7 +593,7 @@ mod tests {
 
     #[test]
     fn products_with_extreme_values_do_not_overflow() {
-        let mut blocks = vec![u8::MAX; 18];
+        let mut blocks = [u8::MAX; 18];
         blocks[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
         let file = Writer::default()
             .raw("t", &[32, 8], 2, &blocks.repeat(8))

@@ -202,8 +202,8 @@ impl LlmProvider for GgufLlm {
     /// Starts a response.
     ///
     /// # Cancel safety
-    /// Dropping the future or the stream ends the generation behind the token being computed. What was read is kept
-    /// for the next turn.
+    /// Dropping the future or the stream ends the work behind the token, or the batch of eight prompt tokens, being
+    /// computed. A prompt that was read to its end is kept for the next turn.
     async fn stream(
         &self,
         request: LlmRequest,

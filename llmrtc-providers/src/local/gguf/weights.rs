@@ -370,8 +370,8 @@ fn pack8(format: Format, bytes: &[u8], rows: usize, columns: usize) -> Vec<Block
     let mut put = |index: usize, scale: [f32; 2], values: [i8; 32]| {
         let (row, column) = (index / per_row, index % per_row);
         let (block, lane) = (&mut packed[row / ROWS * per_row + column], row % ROWS);
-        for half in 0..2 {
-            block.scale[half][lane] = scale[half];
+        for (lanes, scale) in block.scale.iter_mut().zip(scale) {
+            lanes[lane] = scale;
         }
         for (quad, four) in block.quads.iter_mut().zip(values.as_chunks::<4>().0) {
             quad[lane * 4..][..4].copy_from_slice(four);
