@@ -1,6 +1,6 @@
 //! Which voice to use on this machine.
 
-use std::{path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use llmrtc_core::provider::{ErrorKind, ProviderError, TtsConfig, TtsProvider};
 
@@ -26,7 +26,7 @@ const CALLER_ESPEAK: &str = "+f5";
 /// The best voice of this machine for a language (BCP 47; `None` is English): Flite where it is installed and the
 /// language is English, otherwise eSpeak NG, from `store` or the system.
 ///
-/// Blocks for some milliseconds.
+/// Blocks for some milliseconds; eSpeak NG is compared with its hashes, which takes some tens of them.
 ///
 /// # Errors
 /// When there is none: what is missing, and how to get it. [`ErrorKind::InvalidInput`] for a language that none speaks.
@@ -53,7 +53,7 @@ pub fn best(
 
 /// An English voice for a caller on this machine: another one than [`best`] gives, where there are two.
 ///
-/// Blocks for some milliseconds.
+/// Blocks as [`best`] does.
 ///
 /// # Errors
 /// As [`best`].
@@ -83,6 +83,10 @@ fn espeak(store: &Store, pool: &InferencePool) -> Result<Espeak, VoiceError> {
     let fetched = Package::named(PACKAGE).filter(|package| store.status(package).is_usable());
     match fetched {
         Some(package) => {
+            // The library trusts its data: a damaged file of the right size ends the process.
+            store
+                .verify(package, &mut |_| ControlFlow::Continue(()))
+                .map_err(|source| VoiceError::Damaged { source })?;
             let dir = store.path(package);
             Espeak::load(
                 &dir.join("libespeak-ng.so.1"),

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use llmrtc_core::provider::{BoxError, ErrorKind, ProviderError};
 
+use crate::local::models::ModelError;
+
 /// Why a voice cannot be had.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -24,6 +26,13 @@ pub enum VoiceError {
         library: String,
         /// What is missing.
         symbol: String,
+    },
+    /// The fetched library or its data is not what was fetched.
+    #[error("eSpeak NG is damaged: run `llmrtc models fetch espeak-ng`")]
+    Damaged {
+        /// What is wrong.
+        #[source]
+        source: ModelError,
     },
     /// The library does not accept its data.
     #[error(

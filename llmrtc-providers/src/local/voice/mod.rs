@@ -6,9 +6,9 @@
 //! statistical voice made from recordings, is easier on the ear than eSpeak's formants, so it comes first where both
 //! are there and the language is English.
 //!
-//! Both are ready in milliseconds and a hundred times faster than real time on one core. A text is spoken sentence by
-//! sentence, each as a job of the [inference pool](super::pool), and arrives while it is made. Neither library can do
-//! two things at once, so sessions take turns by sentence.
+//! Both are ready in milliseconds, and on one core some fifty (Flite) or some hundreds (eSpeak) of times faster than real
+//! time. A text is spoken sentence by sentence, each as a job of the [inference pool](super::pool), and arrives while it
+//! is made. Neither library can do two things at once, so sessions take turns by sentence.
 
 mod choice;
 mod error;

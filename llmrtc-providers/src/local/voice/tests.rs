@@ -1,7 +1,11 @@
 //! With the real libraries: Flite where the system has it, eSpeak NG where `LLMRTC_MODEL_DIR` has it. Otherwise they
 //! say that they were skipped.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Instant};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use bytes::BytesMut;
 use futures_util::{StreamExt, TryStreamExt};
@@ -335,6 +339,41 @@ fn wrong_data_is_told_and_right_data_works_afterwards() {
     assert!(!espeak.languages().is_empty());
     let error = Espeak::load(&library, Some(&empty), pool()).unwrap_err();
     assert!(matches!(error, VoiceError::InUse { .. }), "{error}");
+}
+
+#[test]
+fn damaged_data_is_told_before_the_library_reads_it() {
+    let Some((library, data)) = espeak_files() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("espeak-ng");
+    copy(&data, &home.join("espeak-ng-data"));
+    std::fs::copy(&library, home.join("libespeak-ng.so.1")).unwrap();
+    let table = home.join("espeak-ng-data/phontab");
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[..4000].fill(0);
+    std::fs::write(&table, bytes).unwrap();
+    let store = Store::new(dir.path());
+    // Flite is no answer to this language.
+    let error = best(&store, Some("de"), &pool()).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let words = error.to_string();
+    assert!(words.contains("damaged"), "{words}");
+    assert!(words.contains("llmrtc models fetch espeak-ng"), "{words}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
 }
 
 #[tokio::test]
