@@ -70,6 +70,13 @@ pub struct VadConfig {
     /// How much softer than the caller's voice so far a sound may be to interrupt, in dB.
     #[validate(range(min = 0.0, max = 60.0))]
     pub interrupt_below_voice_db: f32,
+    /// What follows speech is silence, whatever the detector makes of it, while it is no more than this much louder than
+    /// what is heard between the words, in dB; 0 leaves it to the detector.
+    #[validate(range(min = 0.0, max = 30.0))]
+    pub silence_above_room_db: f32,
+    /// The same rule asks for sounds at least this much softer than the caller's voice, in dB.
+    #[validate(range(min = 3.0, max = 30.0))]
+    pub silence_below_voice_db: f32,
 }
 
 /// A voice detector by name.
@@ -102,15 +109,19 @@ impl Default for VadConfig {
             // score, because more time would leave the assistant talking over the caller.
             interrupt: Duration::from_millis(80),
             interrupt_within: Duration::from_millis(160),
-            // docs/turn-taking.md has the figures: "yeah", "okay" and "mm-hm" voice 150–380 ms, and whoever wants the floor
-            // has spoken for longer within half a second.
-            backchannel: Duration::from_millis(368),
-            // Longer than the gap of "uh-huh"; the caller hears the answer pause for that much more.
-            backchannel_silence: Duration::from_millis(208),
+            // docs/turn-taking.md has the figures. "Yeah", "okay" and "mm-hm" voice 150–450 ms. The answer is held from the
+            // first frame, so a caller who wants the floor does not wait for this to pass.
+            backchannel: Duration::from_millis(480),
+            // Longer than the comma in "no, the other one"; the caller hears the answer pause for that much more.
+            backchannel_silence: Duration::from_millis(304),
             // Twice the room: background voices and music that were there before do not interrupt.
             interrupt_above_room_db: 6.0,
-            // A telephone in the next room is softer than that, the same caller turning away is not.
-            interrupt_below_voice_db: 15.0,
+            // Callers raise their voice to interrupt; music and people in the background are softer than they were.
+            interrupt_below_voice_db: 8.0,
+            // The loudness of several voices in the background wavers by as much around its least.
+            silence_above_room_db: 12.0,
+            // Unstressed syllables are softer than that for a tenth of a second, sentences are not.
+            silence_below_voice_db: 5.0,
         }
     }
 }
@@ -213,9 +224,9 @@ pub struct SemanticConfig {
 impl Default for SemanticConfig {
     fn default() -> Self {
         Self {
-            // The detector's score outlives the voice by 60–90 ms, so the model hears some 200 ms of silence, as it was
-            // trained to, and its answer is there before a quarter of a second of counted silence.
-            judge_after: Duration::from_millis(144),
+            // The model was trained on turns that end in some 200 ms of silence, and live transcription has read the last
+            // word by then.
+            judge_after: Duration::from_millis(240),
             // Twice the time an answer takes on a busy machine.
             judge_every: Duration::from_millis(304),
             threshold: 0.5,

@@ -221,7 +221,8 @@ impl Ears {
             let claims = matches!(state, GateState::Quiet | GateState::Starting);
             let distant = claims && floor.is_audible() && !self.levels.is_near(rms);
             self.levels.follow(rms, score, state);
-            if fades || distant {
+            let background = speaking && self.levels.is_background();
+            if fades || distant || background {
                 score = 0.0;
             }
             self.scored = end;

@@ -173,8 +173,8 @@ fn speech_is_one_utterance() {
 }
 
 #[test]
-fn an_interruption_is_held_at_once_and_known_within_half_a_second() {
-    for (floor, limit) in [(Floor::Closing, 130), (Floor::Taken, 500)] {
+fn an_interruption_is_held_at_once_and_decided_soon() {
+    for (floor, limit) in [(Floor::Closing, 130), (Floor::Taken, 700)] {
         let mut world = World::earshot();
         world.floor = floor;
         world.hear(&noise(20.0, ms(1_000)));
@@ -211,7 +211,7 @@ fn a_backchannel_is_a_misfire_while_the_assistant_goes_on() {
     world.silence(500);
     assert_eq!(world.names(), ["onset", "misfire"]);
     // The voice, the silence after it and a packet.
-    assert!(world.when("misfire") <= ms(750 + 250));
+    assert!(world.when("misfire") <= ms(750 + 350));
     world.log.clear();
     world.floor = Floor::Closing;
     world.tone(250);
@@ -255,7 +255,7 @@ fn words_tell_what_a_short_voice_wants() {
 fn an_old_transcript_says_nothing_about_the_next_voice() {
     let mut world = World::energy();
     world.floor = Floor::Taken;
-    world.tone(500);
+    world.tone(600);
     world.ears.partial_transcript("Stop");
     world.silence(1_000);
     world.log.clear();
@@ -347,13 +347,13 @@ fn a_judgement_of_a_pause_that_is_over_is_void() {
     let judge = Arc::new(Slow::default());
     let mut world = semantic(Arc::clone(&judge) as _);
     world.tone(400);
-    world.silence(250);
+    world.silence(280);
     let stale = judge.newest();
     assert!(!stale.is_void());
     world.tone(300);
     assert!(stale.is_void());
     stale.deliver(1.0);
-    world.silence(250);
+    world.silence(280);
     assert!(!world.names().contains(&"ended"), "{:?}", world.names());
     judge.newest().deliver(1.0);
     world.silence(40);
@@ -429,7 +429,7 @@ fn frames_of_32_ms_are_heard_as_well() {
     world.floor = Floor::Taken;
     world.tone(250);
     world.silence(600);
-    world.tone(500);
+    world.tone(600);
     let names: Vec<_> = world
         .names()
         .into_iter()

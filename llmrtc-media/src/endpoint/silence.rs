@@ -34,22 +34,74 @@ impl EndpointPolicy for SilencePolicy {
     }
 }
 
-/// Words that English speakers do not end a turn on. Other languages rely on punctuation.
-const DANGLING: [&str; 34] = [
-    "a", "an", "and", "as", "at", "because", "but", "by", "er", "erm", "for", "from", "hmm", "if",
-    "in", "is", "like", "my", "of", "on", "or", "so", "than", "that", "the", "then", "to", "uh",
-    "uhm", "um", "with", "when", "which", "your",
+/// Words that nothing ends on, whatever a transcriber puts behind them. English; other languages rely on punctuation.
+const OPEN: [&str; 26] = [
+    "a", "an", "and", "because", "but", "er", "erm", "every", "hmm", "if", "my", "or", "our",
+    "than", "the", "their", "uh", "uhm", "um", "until", "when", "where", "whether", "which",
+    "while", "your",
 ];
 
-/// Whether more is likely to follow: a hanging comma, dash or ellipsis, or a last word that needs another.
+/// Words that end a turn only where the transcriber heard an end: "is that what it is for?"
+const HANGING: [&str; 46] = [
+    "about", "after", "am", "are", "as", "at", "be", "been", "before", "between", "by", "can",
+    "could", "did", "does", "during", "for", "from", "has", "have", "he", "i", "in", "into", "is",
+    "like", "near", "not", "of", "on", "she", "should", "so", "that", "then", "these", "they",
+    "to", "was", "we", "were", "will", "with", "without", "would", "those",
+];
+
+const NUMBERS: [&str; 29] = [
+    "oh",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+    "thirty",
+    "forty",
+    "fifty",
+    "sixty",
+    "seventy",
+    "eighty",
+    "ninety",
+];
+
+/// Whether more is likely to follow: a hanging comma, dash or ellipsis, a last word that needs another, or digits being
+/// dictated, of which nobody knows how many there will be.
 pub(super) fn looks_unfinished(text: &str) -> bool {
     let text = text.trim_end();
     if text.ends_with([',', '-', '–', '—', '…', ':']) || text.ends_with("...") {
         return true;
     }
-    let last = text.rsplit(char::is_whitespace).next().unwrap_or_default();
-    // A full stop or question mark after the word says that the transcriber took it for an end.
-    DANGLING.iter().any(|word| last.eq_ignore_ascii_case(word))
+    let mut words = text
+        .rsplit(|c: char| c.is_whitespace() || c == '-' || c == ',')
+        .filter(|word| !word.is_empty());
+    let last = words.next().unwrap_or_default();
+    let among =
+        |list: &[&str], word: &str| list.iter().any(|known| word.eq_ignore_ascii_case(known));
+    let bare = last.trim_end_matches('.');
+    let is_number = |word: &str| {
+        !word.is_empty() && word.chars().all(|c| c.is_ascii_digit()) || among(&NUMBERS, word)
+    };
+    let dictated = is_number(bare)
+        && (bare.len() > 2 && bare.starts_with(|c: char| c.is_ascii_digit())
+            || words.next().is_some_and(is_number));
+    among(&HANGING, last) || among(&OPEN, bare) || dictated
 }
 
 #[cfg(test)]
@@ -80,6 +132,15 @@ mod tests {
             (silence, Some("well, um"), Verdict::Hold),
             (silence, Some("so I said…"), Verdict::Hold),
             (silence, Some("where are you from?"), Verdict::End),
+            (silence, Some("what is it for?"), Verdict::End),
+            (silence, Some("send it to the."), Verdict::Hold),
+            (
+                silence,
+                Some("My number is five, five, five."),
+                Verdict::Hold,
+            ),
+            (silence, Some("the code is 4711"), Verdict::Hold),
+            (silence, Some("let us meet at seven."), Verdict::End),
             (silence, Some(""), Verdict::End),
             (extended, Some("and then"), Verdict::End),
         ];

@@ -300,7 +300,7 @@ async fn over_an_answer_a_short_voice_is_doubted_and_dismissed() {
     pipeline.set_sending(true);
     let (notify, _news) = mpsc::channel(16);
     let mut output = pipeline.sink().open(TurnId(1), notify);
-    let answer: Vec<i16> = (0..48_000).map(|n| (n % 50) * 200).collect();
+    let answer: Vec<i16> = (0..48_000).map(|n| (n % 50) as i16 * 200).collect();
     let answer = PcmChunk::new(answer, SampleRate::HZ_24000);
     output.writer.write(0, answer).await.unwrap();
     let audible = async {
@@ -325,7 +325,7 @@ async fn over_an_answer_a_short_voice_is_doubted_and_dismissed() {
     assert!(pipeline.is_audible(), "a held answer keeps the floor");
     output.control.release();
     let goes_on = async {
-        while output.control.played() <= held {
+        while output.control.played() == held {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };

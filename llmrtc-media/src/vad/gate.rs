@@ -442,7 +442,7 @@ mod tests {
                 gate.push(1.0, Floor::Taken);
             }
             assert_eq!(gate.state(), GateState::Doubtful);
-            let decided = (0..80).any(|n| {
+            let decided = (0..120).any(|n| {
                 let score = if n % period == 0 { 1.0 } else { 0.0 };
                 gate.push(score, Floor::Taken).is_some()
             });

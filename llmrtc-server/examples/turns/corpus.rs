@@ -8,10 +8,10 @@ use crate::{
     noise,
     random::Random,
     texts,
-    voice::{self, RATE, VOICES, Voice, samples},
+    voice::{self, RATE, Voice, samples},
 };
 
-/// Which half of texts and which seed.
+/// Which half of the texts, which speakers and which seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// For choosing rules and thresholds.
@@ -25,6 +25,13 @@ impl Part {
         match self {
             Self::Training => 0x7261_696e,
             Self::Test => 0x7465_7374,
+        }
+    }
+
+    fn voices(self) -> [Voice; 4] {
+        match self {
+            Self::Training => voice::TRAINING,
+            Self::Test => voice::TEST,
         }
     }
 
@@ -186,10 +193,10 @@ impl Studio {
 
     /// Sentences of several speakers, for the background.
     fn crowd(&mut self, part: Part) -> anyhow::Result<Vec<Vec<i16>>> {
-        VOICES
-            .iter()
-            .zip(part.of(texts::INTERRUPTIONS).cycle())
-            .map(|(voice, text)| self.say(*voice, text))
+        let voices = part.voices().into_iter().cycle();
+        voices
+            .zip(part.of(texts::INTERRUPTIONS))
+            .map(|(voice, text)| self.say(voice, text))
             .collect()
     }
 }
@@ -201,6 +208,9 @@ const TAIL: Duration = Duration::from_millis(4_500);
 /// A silence that the synthesiser made for a comma; the stops of "p", "t" and "k" are shorter.
 const COMMA: Duration = Duration::from_millis(110);
 
+/// Each text by each voice, with pauses and scenes of its own each time.
+const TAKES: usize = 2;
+
 /// All turns of a part: every text by every voice, the scenes by turns.
 pub(crate) fn turns(part: Part, studio: &mut Studio) -> anyhow::Result<Vec<Turn>> {
     let crowd = studio.crowd(part)?;
@@ -208,7 +218,8 @@ pub(crate) fn turns(part: Part, studio: &mut Studio) -> anyhow::Result<Vec<Turn>
     let mut turns = Vec::new();
     for shape in Shape::ALL {
         for text in part.of(shape.texts()) {
-            for voice in VOICES {
+            let voices = part.voices().into_iter();
+            for voice in voices.flat_map(|voice| [voice; TAKES]) {
                 let spoken = studio.say(voice, text)?;
                 let (speech, pauses) = stretch(&mut random, &spoken, shape);
                 if shape != Shape::Complete && pauses.is_empty() {
@@ -289,7 +300,7 @@ pub(crate) fn overs(part: Part, studio: &mut Studio) -> anyhow::Result<Vec<Over>
             _ => &[45, 20, 10],
         };
         for text in spoken {
-            for voice in VOICES {
+            for voice in part.voices() {
                 for &snr_db in levels {
                     let heard = match sound {
                         Sound::Interruption | Sound::Command | Sound::Backchannel => {

@@ -7,12 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use llmrtc_core::speech::SpeechEvent;
+use llmrtc_core::{audio::Utterance, speech::SpeechEvent};
 use llmrtc_media::{
     config::MediaConfig,
     ears::Ears,
     endpoint::{self, Judgement, TurnJudge},
-    pipeline::Models,
+    pipeline::{DetectorFactory, Models},
     vad::{self, gate::Floor},
 };
 
@@ -21,11 +21,17 @@ use crate::voice::{RATE, samples};
 /// A model: probability, or nothing where it fails.
 pub(crate) type Model = Arc<dyn Fn(&[i16]) -> Option<f32> + Send + Sync>;
 
+/// A recogniser: text, or nothing where it fails.
+pub(crate) type Writer = Arc<dyn Fn(&[i16]) -> Option<String> + Send + Sync>;
+
 /// What may be asked, and how long an answer takes.
 #[derive(Clone, Default)]
 pub(crate) struct Minds {
     pub(crate) turn: Option<Model>,
     pub(crate) floor: Option<Model>,
+    pub(crate) silero: Option<DetectorFactory>,
+    /// Live transcription, asked in every pause.
+    pub(crate) text: Option<Writer>,
 }
 
 /// An answer takes this long: the most that a decision of the local model may, on one thread.
@@ -33,18 +39,28 @@ pub(crate) const TURN_LATENCY: Duration = Duration::from_millis(60);
 /// The same for recognising a word.
 pub(crate) const FLOOR_LATENCY: Duration = Duration::from_millis(120);
 
+/// The same for recognising all that was said: live transcription has heard most of it before.
+const TEXT_LATENCY: Duration = Duration::from_millis(120);
+
 /// One length of a packet.
 const PACKET: Duration = Duration::from_millis(20);
 
 /// Runs each model once for each piece of audio: policies and thresholds share the answers.
-pub(crate) fn remembering(model: Model) -> Model {
-    let known = Mutex::new(HashMap::new());
+pub(crate) fn remembering<T: Clone + Send + 'static>(
+    model: Arc<dyn Fn(&[i16]) -> Option<T> + Send + Sync>,
+) -> Arc<dyn Fn(&[i16]) -> Option<T> + Send + Sync> {
+    let known: Mutex<HashMap<u64, Option<T>>> = Mutex::new(HashMap::new());
     Arc::new(move |audio| {
         let mut hasher = DefaultHasher::new();
         audio.hash(&mut hasher);
         let key = hasher.finish();
-        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-        *known.entry(key).or_insert_with(|| model(audio))
+        let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = known().get(&key) {
+            return answer.clone();
+        }
+        let answer = model(audio);
+        known().insert(key, answer.clone());
+        answer
     })
 }
 
@@ -104,7 +120,7 @@ pub(crate) fn listen(
         }))
     };
     let models = Models {
-        silero: None,
+        silero: minds.silero.clone(),
         turn: judge(&minds.turn, TURN_LATENCY),
         floor: judge(&minds.floor, FLOOR_LATENCY),
     };
@@ -120,9 +136,15 @@ pub(crate) fn listen(
     let mut events = Vec::new();
     let mut now = Duration::ZERO;
     let mut interrupted = false;
+    let mut written: Option<(Duration, String)> = None;
     for packet in audio.chunks(samples(PACKET)) {
         now += RATE.duration_of(packet.len());
         deliver(&post, now);
+        if written.as_ref().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, text)) = written.take()
+        {
+            ears.partial_transcript(&text);
+        }
         let floor = match assistant {
             Some(since) if now >= since && !interrupted => Floor::Taken,
             _ => Floor::Free,
@@ -131,6 +153,18 @@ pub(crate) fn listen(
         while let Some(event) = ears.next_event() {
             let over = assistant.is_some_and(|since| now >= since);
             interrupted |= over && matches!(event, SpeechEvent::Confirmed);
+            match (&event, &minds.text) {
+                (
+                    SpeechEvent::Paused {
+                        utterance: Utterance::Pcm(pcm),
+                    },
+                    Some(writer),
+                ) => {
+                    written = writer(pcm.samples()).map(|text| (now + TEXT_LATENCY, text));
+                }
+                (SpeechEvent::Resumed, _) => written = None,
+                _ => {}
+            }
             events.push((now, event));
         }
     }

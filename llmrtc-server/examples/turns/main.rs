@@ -2,12 +2,13 @@
 //! interrupts an answer and what does not. `cargo xtask eval turns` builds and runs this.
 //!
 //! ```text
-//! turns [--json] [--training] [--sweep] [--models DIR]
+//! turns [--json] [--training] [--models DIR] [--media FILE]… [--only turns|overs]
 //! ```
 //!
 //! Nothing is recorded: the programs `flite` and `espeak-ng` speak, the rest is made from seeds, so the corpus is the same
-//! everywhere. Texts and seeds of training and test are apart; `--sweep` tries thresholds on the former. The audio is
-//! played to the ears of the server faster than real time; a judge's answer arrives after a fixed time of audio.
+//! wherever their versions are. Texts, speakers and seeds of training and test are apart. The audio is played to the ears of
+//! the server faster than real time; a judge's answer arrives after a fixed time of audio. `--models` names a folder with
+//! `<package>/<file>`. Each `--media` adds the media section in a TOML file to what is compared: so thresholds are tuned.
 
 mod corpus;
 mod listener;
@@ -23,6 +24,7 @@ mod voice;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use llmrtc_media::config::MediaConfig;
 use serde_json::json;
 
 use self::corpus::{Part, Studio};
@@ -31,61 +33,67 @@ use self::corpus::{Part, Studio};
 struct Options {
     json: bool,
     training: bool,
-    sweep: bool,
     models: Option<PathBuf>,
+    only: Option<String>,
+    /// Configurations to be compared with the defaults, by file name.
+    own: Vec<(String, MediaConfig)>,
 }
 
 fn options() -> anyhow::Result<Options> {
     let mut options = Options::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        let mut value = || {
+            let value = arguments.next();
+            value.with_context(|| format!("{argument} takes a value"))
+        };
         match argument.as_str() {
             "--json" => options.json = true,
             "--training" => options.training = true,
-            "--sweep" => options.sweep = true,
-            "--models" => {
-                let folder = arguments.next().context("--models takes a folder")?;
-                options.models = Some(folder.into());
-            }
-            other => {
-                bail!("unknown option {other}; there are --json, --training, --sweep, --models DIR")
-            }
+            "--models" => options.models = Some(value()?.into()),
+            "--only" => options.only = Some(value()?),
+            "--media" => options.own.push(media(value()?.into())?),
+            other => bail!(
+                "unknown option {other}; there are --json, --training, --models DIR, --media FILE, --only turns|overs"
+            ),
         }
     }
     Ok(options)
+}
+
+fn media(file: PathBuf) -> anyhow::Result<(String, MediaConfig)> {
+    let name = file.file_stem().unwrap_or_default().to_string_lossy();
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+    let config = toml::from_str(&text).with_context(|| format!("{}", file.display()))?;
+    Ok((name.into_owned(), config))
 }
 
 #[expect(clippy::print_stdout, reason = "the tables are the result")]
 fn main() -> anyhow::Result<()> {
     let options = options()?;
     let minds = minds::load(options.models.as_deref())?;
-    let part = if options.training || options.sweep {
-        Part::Training
-    } else {
-        Part::Test
+    let part = match options.training {
+        true => Part::Training,
+        false => Part::Test,
     };
+    let wanted = |name| options.only.as_deref().is_none_or(|only| only == name);
     let mut studio = Studio::new();
-    let turns = corpus::turns(part, &mut studio)?;
-    let overs = corpus::overs(part, &mut studio)?;
-    if options.sweep {
-        println!("{}", turn::sweep(&turns, &minds));
-        println!("{}", over::sweep(&overs, &minds));
-        return Ok(());
+    let (mut tables, mut figures) = (Vec::new(), serde_json::Map::new());
+    if wanted("turns") {
+        let turns = corpus::turns(part, &mut studio)?;
+        let endings = turn::score(&turns, &minds, &options.own);
+        tables.push(turn::report(&turns, &endings, &minds));
+        figures.insert("turns".into(), turn::json(&endings));
     }
-    let endings = turn::score(&turns, &minds);
-    let interruptions = over::score(&overs, &minds);
-    if options.json {
-        let all = json!({
-            "turns": turn::json(&endings),
-            "overs": over::json(&interruptions),
-        });
-        println!("{all:#}");
-    } else {
-        println!(
-            "{}\n\n{}",
-            turn::report(&turns, &endings),
-            over::report(&interruptions)
-        );
+    if wanted("overs") {
+        let overs = corpus::overs(part, &mut studio)?;
+        let effects = over::score(&overs, &minds, &options.own);
+        tables.push(over::report(&effects, &minds));
+        figures.insert("overs".into(), over::json(&effects));
+    }
+    match options.json {
+        true => println!("{:#}", json!(figures)),
+        false => println!("{}", tables.join("\n\n")),
     }
     Ok(())
 }

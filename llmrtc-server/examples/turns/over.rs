@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use llmrtc_core::speech::SpeechEvent;
-use llmrtc_media::config::MediaConfig;
+use llmrtc_media::config::{DetectorKind, MediaConfig};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     turn::spread,
 };
 
-/// Within this time of its first sound an interruption must have been understood.
+/// Within this time of its first sound an interruption must have silenced the answer for good.
 const IN_TIME: Duration = Duration::from_millis(500);
 
 /// What a sound did to the answer.
@@ -21,17 +21,26 @@ const IN_TIME: Duration = Duration::from_millis(500);
 pub(crate) struct Effect {
     sound: Sound,
     snr_db: i32,
-    /// From its beginning to the end of the answer; `None`: the answer went on.
-    yielded: Option<Duration>,
-    /// From its beginning to the moment from which the answer was held.
-    held: Option<Duration>,
+    /// The end of the answer; `None`: it went on.
+    end: Option<End>,
     /// How long the answer stood still before it went on, in all.
     pause: Duration,
 }
 
+/// How an answer ended, from the first sound of what ended it.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    /// Until the answer was silent for good: it was held, and did not go on before the decision.
+    silent: Duration,
+    /// Until the decision.
+    decided: Duration,
+    /// It had ended before that sound began.
+    premature: bool,
+}
+
 /// A rule and what it made of all sounds.
 pub(crate) struct Score {
-    name: &'static str,
+    name: String,
     effects: Vec<Effect>,
 }
 
@@ -40,29 +49,36 @@ fn run(over: &Over, config: &MediaConfig, minds: &Minds) -> Effect {
     let mut effect = Effect {
         sound: over.sound,
         snr_db: over.snr_db,
-        yielded: None,
-        held: None,
+        end: None,
         pause: Duration::ZERO,
     };
-    let mut since = None;
+    let mut held = None;
     for (at, event) in events.iter().filter(|(at, _)| *at >= over.assistant) {
-        let after = at.saturating_sub(over.at.start);
         match event {
-            SpeechEvent::Onset { .. } => {
-                since = Some(*at);
-                effect.held.get_or_insert(after);
-            }
+            SpeechEvent::Onset { .. } => held = Some(*at),
             SpeechEvent::Misfire => {
-                effect.pause += since.take().map_or(Duration::ZERO, |since| *at - since);
+                effect.pause += held.take().map_or(Duration::ZERO, |since| *at - since);
             }
             SpeechEvent::Confirmed => {
-                effect.yielded = Some(after);
+                effect.end = Some(End {
+                    silent: held.unwrap_or(*at).saturating_sub(over.at.start),
+                    decided: at.saturating_sub(over.at.start),
+                    premature: *at < over.at.start,
+                });
                 break;
             }
             _ => {}
         }
     }
     effect
+}
+
+/// The reference's rule: one frame that the detector takes for voice.
+fn one_frame() -> MediaConfig {
+    let mut config = one_step();
+    config.vad.interrupt = Duration::from_millis(16);
+    config.vad.interrupt_threshold = config.vad.threshold;
+    config
 }
 
 /// The rule of one step: every confirmed voice ends the answer, however short, soft or far.
@@ -74,18 +90,35 @@ fn one_step() -> MediaConfig {
     config
 }
 
-/// The rules beside each other.
-pub(crate) fn score(overs: &[Over], minds: &Minds) -> Vec<Score> {
+/// The rules beside each other, and configurations of one's own.
+pub(crate) fn score(overs: &[Over], minds: &Minds, own: &[(String, MediaConfig)]) -> Vec<Score> {
+    // Live transcription is not in it: the judge of words is asked sooner.
+    let minds = &Minds {
+        text: None,
+        ..minds.clone()
+    };
     let deaf = Minds {
-        turn: minds.turn.clone(),
         floor: None,
+        ..minds.clone()
     };
     let mut rules = vec![
-        ("any voice", one_step(), &deaf),
-        ("two steps", MediaConfig::default(), &deaf),
+        ("one frame".to_owned(), one_frame(), &deaf),
+        ("any voice".to_owned(), one_step(), &deaf),
+        ("two steps".to_owned(), MediaConfig::default(), &deaf),
     ];
     if minds.floor.is_some() {
-        rules.push(("two steps, words", MediaConfig::default(), minds));
+        rules.push(("two steps, words".to_owned(), MediaConfig::default(), minds));
+    }
+    if minds.silero.is_some() {
+        let mut config = MediaConfig::default();
+        config.vad.detector = DetectorKind::Silero;
+        rules.push(("two steps, Silero".to_owned(), config, &deaf));
+    }
+    for (name, config) in own {
+        rules.push((name.clone(), config.clone(), &deaf));
+        if minds.floor.is_some() {
+            rules.push((format!("{name}, words"), config.clone(), minds));
+        }
     }
     rules
         .into_iter()
@@ -98,20 +131,21 @@ pub(crate) fn score(overs: &[Over], minds: &Minds) -> Vec<Score> {
 
 /// Sounds that were treated as they should be.
 fn right<'a>(effects: impl Iterator<Item = &'a Effect>) -> Share {
-    Share::of(effects.map(|effect| match effect.yielded {
-        Some(after) => effect.sound.wants_floor() && after <= IN_TIME,
+    Share::of(effects.map(|effect| match effect.end {
+        Some(end) => effect.sound.wants_floor() && end.silent <= IN_TIME && !end.premature,
         None => !effect.sound.wants_floor(),
     }))
 }
 
-pub(crate) fn report(scores: &[Score]) -> String {
+pub(crate) fn report(scores: &[Score], minds: &Minds) -> String {
     let head = [
         "Rule",
         "Sound",
         "n",
         "Rightly yielded or ignored",
-        "Held after p50",
-        "Yielded after p50",
+        "Silent after p50",
+        "p95",
+        "Decided after p50",
         "p95",
         "Answer paused p50",
         "p95",
@@ -120,9 +154,10 @@ pub(crate) fn report(scores: &[Score]) -> String {
     for Score { name, effects } in scores {
         for sound in Sound::ALL {
             let of_sound = || effects.iter().filter(move |effect| effect.sound == sound);
-            let yields: Vec<_> = of_sound().filter_map(|effect| effect.yielded).collect();
-            let holds: Vec<_> = of_sound().filter_map(|effect| effect.held).collect();
-            let ignored = of_sound().filter(|effect| effect.yielded.is_none());
+            let ends = || of_sound().filter_map(|effect| effect.end);
+            let silent: Vec<_> = ends().map(|end| end.silent).collect();
+            let decided: Vec<_> = ends().map(|end| end.decided).collect();
+            let ignored = of_sound().filter(|effect| effect.end.is_none());
             let pauses: Vec<_> = ignored.map(|effect| effect.pause).collect();
             let share = right(of_sound());
             let only = |wanted: bool, value: String| {
@@ -133,13 +168,14 @@ pub(crate) fn report(scores: &[Score]) -> String {
                 }
             };
             rows.push(vec![
-                (*name).to_owned(),
+                name.clone(),
                 sound.name().to_owned(),
                 share.of.to_string(),
                 share.percent(),
-                only(true, millis(quantile(&holds, 0.5))),
-                only(true, millis(quantile(&yields, 0.5))),
-                only(true, millis(quantile(&yields, 0.95))),
+                only(true, millis(quantile(&silent, 0.5))),
+                only(true, millis(quantile(&silent, 0.95))),
+                only(true, millis(quantile(&decided, 0.5))),
+                only(true, millis(quantile(&decided, 0.95))),
                 only(false, millis(quantile(&pauses, 0.5))),
                 only(false, millis(quantile(&pauses, 0.95))),
             ]);
@@ -158,6 +194,11 @@ pub(crate) fn report(scores: &[Score]) -> String {
     ];
     for Score { name, effects } in scores {
         totals.push(total(name, effects));
+    }
+    if minds.floor.is_none() {
+        let mut row = vec!["–".to_owned(); totals[0].len()];
+        (row[0], row[1]) = ("two steps, words".to_owned(), "not available".to_owned());
+        totals.push(row);
     }
     let mut levels = vec![vec![
         "Sound".to_owned(),
@@ -220,75 +261,15 @@ pub(crate) fn json(scores: &[Score]) -> Value {
                 .map(|effect| {
                     json!({
                         "snr_db": effect.snr_db,
-                        "yielded_ms": effect.yielded.map(|after| after.as_millis()),
-                        "held_ms": effect.held.map(|after| after.as_millis()),
+                        "silent_ms": effect.end.map(|end| end.silent.as_millis()),
+                        "decided_ms": effect.end.map(|end| end.decided.as_millis()),
                         "paused_ms": effect.pause.as_millis(),
                     })
                 })
                 .collect();
             rule.insert(sound.name().to_owned(), rows.into());
         }
-        all.insert((*name).to_owned(), rule.into());
+        all.insert(name.clone(), rule.into());
     }
     all.into()
-}
-
-/// Lengths and loudness against each other.
-pub(crate) fn sweep(overs: &[Over], minds: &Minds) -> String {
-    let ms = Duration::from_millis;
-    let mut head = ["Rule", "Sentences", "Interruptions", "Others", "Kinds"]
-        .map(str::to_owned)
-        .to_vec();
-    head.extend(Sound::ALL.iter().map(|sound| sound.name().to_owned()));
-    head.extend(["p50", "p95", "paused p50"].map(str::to_owned));
-    let mut rows = vec![head];
-    let mut add =
-        |name: String, config: &MediaConfig, minds: &Minds| {
-            let effects = spread(overs, |over| run(over, config, minds));
-            let mut row = total(&name, &effects);
-            row.extend(Sound::ALL.iter().map(|sound| {
-                right(effects.iter().filter(|effect| effect.sound == *sound)).percent()
-            }));
-            let sentences = effects
-                .iter()
-                .filter(|effect| effect.sound == Sound::Interruption);
-            let yields: Vec<_> = sentences.filter_map(|effect| effect.yielded).collect();
-            row.extend([0.5, 0.95].map(|share| millis(quantile(&yields, share))));
-            let listened = effects
-                .iter()
-                .filter(|effect| effect.sound == Sound::Backchannel);
-            let pauses: Vec<_> = listened.map(|effect| effect.pause).collect();
-            row.push(millis(quantile(&pauses, 0.5)));
-            rows.push(row);
-        };
-    let deaf = Minds {
-        floor: None,
-        ..minds.clone()
-    };
-    add("any voice".to_owned(), &one_step(), &deaf);
-    for backchannel in [240, 304, 336, 368, 400, 432, 480] {
-        for silence in [160, 208, 304] {
-            let mut config = MediaConfig::default();
-            config.vad.backchannel = ms(backchannel);
-            config.vad.backchannel_silence = ms(silence);
-            add(format!("{backchannel}/{silence}"), &config, &deaf);
-            if minds.floor.is_some() {
-                add(format!("{backchannel}/{silence}, words"), &config, minds);
-            }
-        }
-    }
-    for (room, voice) in [
-        (0.0, 60.0),
-        (3.0, 20.0),
-        (6.0, 20.0),
-        (6.0, 12.0),
-        (8.0, 15.0),
-        (10.0, 12.0),
-    ] {
-        let mut config = MediaConfig::default();
-        config.vad.interrupt_above_room_db = room;
-        config.vad.interrupt_below_voice_db = voice;
-        add(format!("room {room} dB, voice {voice} dB"), &config, &deaf);
-    }
-    align(&rows)
 }

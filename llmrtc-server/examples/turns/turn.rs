@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llmrtc_core::speech::SpeechEvent;
-use llmrtc_media::config::{EndpointConfig, MediaConfig, PolicyKind};
+use llmrtc_media::config::{DetectorKind, EndpointConfig, MediaConfig, PolicyKind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -76,29 +76,56 @@ fn fixed(silence: Duration) -> MediaConfig {
     }
 }
 
-/// The policies beside each other.
-pub(crate) fn score(turns: &[Turn], minds: &Minds) -> Vec<Score> {
+/// The policies beside each other, and configurations of one's own.
+pub(crate) fn score(turns: &[Turn], minds: &Minds, own: &[(String, MediaConfig)]) -> Vec<Score> {
     let silence = EndpointConfig::default().silence;
+    let deaf = Minds {
+        text: None,
+        ..minds.clone()
+    };
     let mut policies = vec![
         (
             "fixed 1.6 s".to_owned(),
             fixed(Duration::from_millis(1_600)),
+            &deaf,
         ),
         (
             format!("silence, {} ms", silence.as_millis()),
             fixed(silence),
+            &deaf,
         ),
     ];
+    if minds.text.is_some() {
+        policies.push(("silence, words".to_owned(), early(fixed(silence)), minds));
+    }
     if minds.turn.is_some() {
-        policies.push(("semantic".to_owned(), MediaConfig::default()));
+        policies.push(("semantic".to_owned(), MediaConfig::default(), &deaf));
+        if minds.text.is_some() {
+            let config = early(MediaConfig::default());
+            policies.push(("semantic, words".to_owned(), config.clone(), minds));
+            if minds.silero.is_some() {
+                let mut config = config;
+                config.vad.detector = DetectorKind::Silero;
+                policies.push(("semantic, words, Silero".to_owned(), config, minds));
+            }
+        }
+    }
+    for (name, config) in own {
+        policies.push((name.clone(), config.clone(), minds));
     }
     policies
         .into_iter()
-        .map(|(name, config)| Score {
+        .map(|(name, config, minds)| Score {
             name,
             endings: spread(turns, |turn| run(turn, &config, minds)),
         })
         .collect()
+}
+
+/// Live transcription looks for pauses itself, and sooner than a speculative transcription is begun.
+fn early(mut config: MediaConfig) -> MediaConfig {
+    config.endpoint.pause = Duration::from_millis(96);
+    config
 }
 
 struct Figures {
@@ -115,7 +142,7 @@ fn figures<'a>(endings: impl Iterator<Item = &'a Ending> + Clone) -> Figures {
     }
 }
 
-pub(crate) fn report(turns: &[Turn], scores: &[Score]) -> String {
+pub(crate) fn report(turns: &[Turn], scores: &[Score], minds: &Minds) -> String {
     let mut head = vec!["Policy".to_owned(), "Turns cut off".to_owned()];
     head.extend(Shape::ALL.iter().map(|shape| shape.name().to_owned()));
     head.extend(["Delay p50", "p90", "No end"].map(str::to_owned));
@@ -130,6 +157,11 @@ pub(crate) fn report(turns: &[Turn], scores: &[Score]) -> String {
         row.push(millis(quantile(&all.delays, 0.5)));
         row.push(millis(quantile(&all.delays, 0.9)));
         row.push(all.never.to_string());
+        rows.push(row);
+    }
+    if minds.turn.is_none() {
+        let mut row = vec!["–".to_owned(); rows[0].len()];
+        (row[0], row[1]) = ("semantic".to_owned(), "not available".to_owned());
         rows.push(row);
     }
     let mut scenes = vec![vec!["Background".to_owned(), "Turns".to_owned()]];
@@ -184,55 +216,4 @@ pub(crate) fn json(scores: &[Score]) -> Value {
         all.insert(name.clone(), policy.into());
     }
     all.into()
-}
-
-/// Thresholds and times against each other.
-pub(crate) fn sweep(turns: &[Turn], minds: &Minds) -> String {
-    let ms = Duration::from_millis;
-    let mut rows = vec![
-        [
-            "Policy",
-            "cut off",
-            "complete",
-            "incomplete",
-            "hesitant",
-            "digits",
-            "p50",
-            "p90",
-        ]
-        .map(str::to_owned)
-        .to_vec(),
-    ];
-    let mut add = |name: String, config: &MediaConfig| {
-        let endings = spread(turns, |turn| run(turn, config, minds));
-        let all = figures(endings.iter());
-        let mut row = vec![name, all.cut.percent()];
-        row.extend(Shape::ALL.iter().map(|shape| {
-            figures(endings.iter().filter(|ending| ending.shape == *shape))
-                .cut
-                .percent()
-        }));
-        row.push(millis(quantile(&all.delays, 0.5)));
-        row.push(millis(quantile(&all.delays, 0.9)));
-        rows.push(row);
-    };
-    for silence in [300, 400, 500, 600, 800, 1_000, 1_200, 1_600] {
-        add(format!("silence {silence}"), &fixed(ms(silence)));
-    }
-    if minds.turn.is_some() {
-        for after in [96, 144, 192, 256] {
-            for threshold in [0.3, 0.5, 0.7, 0.8, 0.9, 0.95] {
-                let mut config = MediaConfig::default();
-                config.endpoint.semantic.judge_after = ms(after);
-                config.endpoint.semantic.threshold = threshold;
-                add(format!("semantic {after} ms ≥ {threshold}"), &config);
-            }
-        }
-        for hold in [1_000, 1_500, 2_000, 3_000] {
-            let mut config = MediaConfig::default();
-            config.endpoint.semantic.hold = ms(hold);
-            add(format!("semantic, hold {hold}"), &config);
-        }
-    }
-    align(&rows)
 }

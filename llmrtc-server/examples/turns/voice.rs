@@ -46,14 +46,19 @@ const fn espeak(name: &'static str, pace: f32) -> Voice {
     }
 }
 
-pub(crate) const VOICES: [Voice; 8] = [
+/// Speakers of the training part.
+pub(crate) const TRAINING: [Voice; 4] = [
     flite("slt", 1.0),
-    flite("rms", 0.95),
-    flite("awb", 1.0),
     flite("slt", 0.85),
-    flite("rms", 1.15),
     flite("kal16", 1.0),
     espeak("en-us+f3", 1.0),
+];
+
+/// Speakers of the test part: others.
+pub(crate) const TEST: [Voice; 4] = [
+    flite("rms", 0.95),
+    flite("rms", 1.15),
+    flite("awb", 1.0),
     espeak("en-us", 1.1),
 ];
 
