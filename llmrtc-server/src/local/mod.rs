@@ -293,3 +293,87 @@ fn folder(store: &Store, package: &'static str) -> Result<PathBuf, String> {
 fn reason(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(config: &Config, wanted: Wanted) -> Vec<&'static str> {
+        let packages = packages(config, wanted);
+        packages.iter().map(|package| package.name).collect()
+    }
+
+    #[test]
+    fn packages_are_those_that_a_configuration_needs_once_each() {
+        let mut config = Config::default();
+        config.media.vad.detector = DetectorKind::Silero;
+        let wanted = Wanted {
+            llm: true,
+            stt: true,
+            ..Wanted::default()
+        };
+        assert_eq!(
+            names(&config, wanted),
+            [
+                "onnxruntime",
+                "moonshine-tiny-en",
+                "smart-turn",
+                "silero",
+                "smollm2"
+            ]
+        );
+        config.media.vad.detector = DetectorKind::Earshot;
+        config.media.endpoint.policy = PolicyKind::Silence;
+        config.providers.set("EMBEDDED_LLM_GGUF", "/own.gguf");
+        assert_eq!(
+            names(&config, wanted),
+            ["onnxruntime", "moonshine-tiny-en"],
+            "a model of one's own is not fetched"
+        );
+    }
+
+    #[test]
+    fn nothing_configured_wants_everything_and_a_key_wants_nothing() {
+        let mut config = Config::default();
+        let everything = wanted(&config);
+        assert!(everything.llm && everything.stt && everything.tts && !everything.named_llm);
+        config.providers.set("OPENAI_API_KEY", "sk-x");
+        assert!(!wanted(&config).any());
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named_with_the_way_to_it() {
+        let mut config = Config::default();
+        config
+            .providers
+            .set("LLMRTC_MODEL_DIR", "/no/such/folder/of/models");
+        let local = Local::of(&config, true).await;
+        let (Err(stt), Err(llm)) = (&local.providers.stt, &local.providers.llm) else {
+            panic!("there is nothing: {:?}", local.providers);
+        };
+        assert!(
+            stt.contains("llmrtc models fetch moonshine-tiny-en"),
+            "{stt}"
+        );
+        assert!(llm.contains("llmrtc models fetch smollm2"), "{llm}");
+        assert!(local.models.turn.is_none() && local.models.floor.is_none());
+
+        config.providers.set("EMBEDDED_LLM_GGUF", "/etc/hostname");
+        let local = Local::of(&config, true).await;
+        let reason = local.providers.llm.map(|_| ()).unwrap_err();
+        assert!(
+            reason.contains("GGUF") || reason.contains("hostname"),
+            "{reason}"
+        );
+    }
+
+    #[test]
+    fn only_the_general_prompt_gives_way_to_one_for_small_models() {
+        let mut turn = TurnConfig::default();
+        suit(&mut turn);
+        assert_eq!(turn.system_prompt, PERSONA);
+        turn.system_prompt = "You sell shoes.".to_owned();
+        suit(&mut turn);
+        assert_eq!(turn.system_prompt, "You sell shoes.");
+    }
+}
