@@ -121,7 +121,7 @@ impl Default for VadConfig {
             // The loudness of several voices in the background wavers by as much around its least.
             silence_above_room_db: 12.0,
             // Unstressed syllables are softer than that for a tenth of a second, sentences are not.
-            silence_below_voice_db: 5.0,
+            silence_below_voice_db: 6.0,
         }
     }
 }

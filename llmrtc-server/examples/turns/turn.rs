@@ -96,7 +96,9 @@ pub(crate) fn score(turns: &[Turn], minds: &Minds, own: &[(String, MediaConfig)]
         ),
     ];
     if minds.text.is_some() {
-        policies.push(("silence, words".to_owned(), early(fixed(silence)), minds));
+        let mut config = early(MediaConfig::default());
+        config.endpoint.policy = PolicyKind::Silence;
+        policies.push(("silence, words".to_owned(), config, minds));
     }
     if minds.turn.is_some() {
         policies.push(("semantic".to_owned(), MediaConfig::default(), &deaf));
