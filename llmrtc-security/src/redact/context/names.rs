@@ -40,6 +40,9 @@ impl Reader<'_> {
         let asked = self.asked.any(Asked::NAME);
         let first = self.likeness(at, limit);
         let sure = cue == Some(NameCue::Sure);
+        if cue.is_none() && (self.is_landmark(at, limit) || asked && !self.answers(at, first)) {
+            return None;
+        }
         let score = match (first, cue) {
             (Likeness::No, _) => return None,
             _ if sure => 0.8,
@@ -47,8 +50,29 @@ impl Reader<'_> {
                 Likeness::Either if !self.stands(at, limit) => return None,
                 _ => 0.75,
             },
-            (Likeness::Given, _) => 0.6,
-            (Likeness::Surname, Some(_)) => 0.6,
+            (Likeness::Given | Likeness::Surname, Some(_)) => 0.6,
+            // A given name in the middle of a sentence is a brand, a saint or a month as often as a person.
+            (Likeness::Given, None)
+                if self.alone(at, limit)
+                    || self.capital_inside(at)
+                    || self.spoken_for(at, limit)
+                    || self.next_is_name(at, limit) =>
+            {
+                0.6
+            }
+            // "hi it's xiomara", "hello it's april"
+            (Likeness::Unknown, Some(NameCue::Greeting)) if self.alone(at, limit) => 0.6,
+            (Likeness::Either, Some(NameCue::Greeting))
+                if self.alone(at, limit) && self.tokens[at].is(flag::GIVEN) =>
+            {
+                0.6
+            }
+            // "hier ist friederike schreiber"
+            (Likeness::Unknown, Some(NameCue::Vague | NameCue::Greeting))
+                if self.next_likeness(at, limit) == Likeness::Surname =>
+            {
+                0.6
+            }
             (Likeness::Either, _)
                 if self.tokens[at].is(flag::GIVEN) && self.next_is_name(at, limit) =>
             {
@@ -258,9 +282,19 @@ impl Reader<'_> {
 
     /// Whether "speaking", "here" or "calling" follows within a few words.
     fn spoken_for(&self, at: usize, limit: usize) -> bool {
+        // "speaking of which" speaks for nobody.
+        let onwards = |near: usize| {
+            self.seen(near + 1, limit).is_some_and(|next| {
+                next.joined()
+                    && matches!(
+                        self.word(near + 1).get(),
+                        b"of" | b"to" | b"about" | b"with" | b"in" | b"for"
+                    )
+            })
+        };
         (at + 1..at + 4)
-            .map_while(|near| self.seen(near, limit))
-            .any(|token| token.is(flag::SPEAKING))
+            .map_while(|near| self.seen(near, limit).map(|token| (near, token)))
+            .any(|(near, token)| token.is(flag::SPEAKING) && !onwards(near))
     }
 
     /// Whether a word inside a sentence is written with a capital; German writes its nouns so.
@@ -269,13 +303,117 @@ impl Reader<'_> {
         token.capital && !matches!(token.gap, Gap::Start | Gap::Stop) && self.lang != Lang::De
     }
 
+    /// Whether a word that may be a name stands where one answers: first, after a pause, a filler or an announcement, or beside a name.
+    ///
+    /// "I already said so" has verbs that no list knows, and they stand behind pronouns and adverbs.
+    fn answers(&self, at: usize, likeness: Likeness) -> bool {
+        if likeness >= Likeness::Surname || self.capital_inside(at) {
+            return true;
+        }
+        let token = &self.tokens[at];
+        let Some(before) = at.checked_sub(1).map(|before| &self.tokens[before]) else {
+            return true;
+        };
+        matches!(token.gap, Gap::Stop | Gap::Comma | Gap::Other | Gap::Start)
+            || !before.is(flag::STOP)
+            || !before.entry.cue.is_empty()
+            || before.is(flag::GLUE | flag::LEAD | flag::THISIS | flag::NAMEIS | flag::TITLE)
+            || self.lang == Lang::De && self.word(at - 1).get() == b"ja"
+            || matches!(
+                self.word(at - 1).get(),
+                b"yes"
+                    | b"sure"
+                    | b"that"
+                    | b"as"
+                    | b"under"
+                    | b"by"
+                    | b"please"
+                    | b"hello"
+                    | b"hi"
+                    | b"si"
+                    | b"sim"
+                    | b"oui"
+                    | b"thanks"
+            )
+    }
+
+    /// Whether the word belongs to the name of a place, a feast or a thing: "prince charles theatre", "st louis".
+    fn is_landmark(&self, at: usize, limit: usize) -> bool {
+        let before = at.checked_sub(1).is_some_and(|before| {
+            matches!(
+                self.word(before).get(),
+                b"st"
+                    | b"saint"
+                    | b"san"
+                    | b"santa"
+                    | b"santo"
+                    | b"sao"
+                    | b"sankt"
+                    | b"prince"
+                    | b"king"
+                    | b"queen"
+                    | b"lake"
+                    | b"mount"
+                    | b"port"
+                    | b"fort"
+                    | b"cape"
+                    | b"the"
+            )
+        });
+        let mut next = at + 1;
+        while next < at + 3
+            && self
+                .seen(next, limit)
+                .is_some_and(|token| token.joined() && token.is(flag::NAME))
+        {
+            next += 1;
+        }
+        before
+            || self.seen(next, limit).is_some_and(|token| token.joined())
+                && matches!(
+                    self.word(next).get(),
+                    b"street"
+                        | b"avenue"
+                        | b"road"
+                        | b"station"
+                        | b"theatre"
+                        | b"theater"
+                        | b"park"
+                        | b"day"
+                        | b"school"
+                        | b"airport"
+                        | b"hospital"
+                        | b"church"
+                        | b"bridge"
+                        | b"square"
+                        | b"cathedral"
+                        | b"college"
+                        | b"university"
+                        | b"stadium"
+                        | b"arena"
+                        | b"museum"
+                        | b"hotel"
+                        | b"building"
+                        | b"center"
+                        | b"centre"
+                        | b"cup"
+                        | b"prize"
+                        | b"award"
+                        | b"salad"
+                        | b"sauce"
+                        | b"strasse"
+                        | b"platz"
+                        | b"bahnhof"
+                )
+    }
+
     /// Whether the word is all that is said, fillers and courtesies aside.
     fn alone(&self, at: usize, limit: usize) -> bool {
         self.alone_from(at, at + 1, limit)
     }
 
     /// Whether tokens `start..end` are all that is said.
-    fn alone_from(&self, start: usize, end: usize, limit: usize) -> bool {
+    pub(crate) fn alone_from(&self, start: usize, end: usize, limit: usize) -> bool {
         // Only a text whose end lies before the horizon is known to end.
         if self.text.len() >= limit {
             return false;
@@ -310,7 +448,8 @@ fn ends_like_a_word(lang: Lang, word: &[u8]) -> bool {
             "inha",
         ],
         _ => &[
-            "ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized",
+            "ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized", "ous",
+            "less", "ical",
         ],
     };
     word.len() > 4

@@ -130,6 +130,13 @@ impl Reader<'_> {
             });
         };
         let start = at_sign + 1;
+        // "the link at https://…"
+        let scheme = self.seen(start + 1, limit).is_some_and(|next| {
+            next.gap == Gap::Other && self.text[self.tokens[start].end..].starts_with("://")
+        });
+        if scheme {
+            return None;
+        }
         let mut end = self.host(start, limit);
         if end.is_none() && wanted && self.is_label(start, limit) {
             // The ending lies past the horizon, or was forgotten.

@@ -53,8 +53,10 @@ impl Reader<'_> {
             0.9
         } else if date.is_full(self.lang)
             && !(self.asked | announced).any(Asked::EXPIRY)
+            && self.alone_from(at, end, limit)
             && (date.months > 0 || self.is_all_there_is(at, end, limit, announced))
         {
+            // Sentences are full of dates that are nobody's birthday; a caller who says nothing else answers a question.
             0.85
         } else if (self.asked | announced).any(Asked::EXPIRY) && date.months > 0 && date.pieces >= 2
         {
@@ -209,7 +211,24 @@ impl Reader<'_> {
                 .count();
             let ending = &word.get()[digits..];
             let ordinal = (1..=2).contains(&digits)
-                && matches!(ending, b"st" | b"nd" | b"rd" | b"th" | b"er" | b"o" | b"a");
+                && matches!(
+                    ending,
+                    b"st"
+                        | b"nd"
+                        | b"rd"
+                        | b"th"
+                        | b"er"
+                        | b"o"
+                        | b"a"
+                        | b"e"
+                        | b"ere"
+                        | b"te"
+                        | b"ten"
+                        | b"ter"
+                        | b"sten"
+                        | b"ster"
+                        | b"ste"
+                );
             return ordinal.then_some((Piece::Ordinal, at + 1));
         }
         if matches!(token.shape, Shape::Letter(_)) && token.value != 0 {

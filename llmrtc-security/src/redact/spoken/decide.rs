@@ -201,12 +201,19 @@ impl Reader<'_> {
             let pieces = run.atoms >= 3 && n <= 4 * run.atoms && signs == 0;
             return (n >= LONG && pieces && !self.is_counting(run)).then(|| (self.guess(run), 0.6));
         }
-        if n >= LONG {
-            let price = run.atoms == 1 && run.cardinals == 1;
-            return (!price && !self.is_counting(run)).then(|| (self.guess(run), 0.7));
-        }
         // Long words: what fills the horizon with numbers and goes on is no time and no price.
         let goes_on = next.is_none() && self.text.len() >= limit;
+        if n >= LONG {
+            let price = run.atoms == 1 && run.cardinals == 1;
+            // "one point two million"
+            let decimal = run.dots == 1 && run.atoms == 2;
+            // Of a card read out one digit at a time the horizon shows as many as a telephone number has, and no end.
+            let card = goes_on && n >= 10 && matches!(run.code.get(), [b'3'..=b'6', ..]);
+            return (!price && !decimal && !self.is_counting(run)).then(|| {
+                let kind = if card { Kind::Card } else { self.guess(run) };
+                (kind, 0.7)
+            });
+        }
         if goes_on
             && n >= 5
             && run.atoms >= 3
@@ -401,12 +408,22 @@ impl Reader<'_> {
     /// "one two three four": somebody counts or tests the line.
     fn is_counting(&self, run: &Run) -> bool {
         let code = run.code.get();
+        if code.len() != run.digits {
+            return false;
+        }
+        // "ten nine eight" counts down from a number of two digits.
+        let ten = usize::from(run.pairs == 1);
+        let code = match code {
+            [b'1', b'0', b'9', ..] if ten == 1 => &code[2..],
+            code => code,
+        };
         let n = run.singles + run.literals;
-        n == run.atoms
-            && code.len() == run.digits
+        n + ten == run.atoms
             && code.len() <= 10
-            && code.first() == Some(&b'1')
-            && code.windows(2).all(|pair| pair[1] == pair[0] + 1)
+            && (code.first() == Some(&b'1') && code.windows(2).all(|pair| pair[1] == pair[0] + 1)
+                || matches!(code, [b'2', b'4', b'6', b'8', ..])
+                || code.last().is_some_and(|last| *last < b'2')
+                    && code.windows(2).all(|pair| pair[0] == pair[1] + 1))
     }
 
     /// What is named after the run: "… is my pin".

@@ -49,6 +49,8 @@ pub(crate) mod flag {
     /// The name of a letter ("aitch").
     pub(crate) const LETTERNAME: u32 = 1 << 26;
     pub(crate) const SCALE: u32 = 1 << 27;
+    /// "hi it's": whatever stands alone behind it is a name.
+    pub(crate) const GREETING: u32 = 1 << 28;
 
     /// What may stand between the parts of one identifier.
     pub(crate) const GLUE: u32 = FILLER | FIX | THEN | CAPS;
@@ -235,6 +237,7 @@ impl Lexicon {
             "nameis" => flag::NAMEIS | flag::STOP,
             "thisis" => flag::THISIS | flag::STOP,
             "title" => flag::TITLE | flag::STOP,
+            "greeting" => flag::GREETING | flag::STOP,
             "speaking" => flag::SPEAKING | flag::STOP,
             "request" => flag::REQUEST,
             "wh" => flag::WH,

@@ -98,6 +98,7 @@ pub(crate) fn language(text: &str, previous: Option<&str>) -> Lang {
                 if let Some(entry) = Lexicon::of(lang).get(key.get()) {
                     let sure = entry.num != NONE
                         || entry.month != 0
+                        || entry.ordinal != 0
                         || !entry.cue.is_empty()
                         || entry.is(flag::STOP);
                     let common = entry.is(flag::COMMON);
@@ -252,6 +253,8 @@ struct Cue {
 pub(crate) enum NameCue {
     /// "my name is"
     Sure,
+    /// "hi it's"
+    Greeting,
     /// "this is", "i'm"
     Vague,
 }
@@ -273,6 +276,9 @@ impl Cue {
         if token.is(flag::NAMEIS | flag::TITLE) {
             self.name = Some(NameCue::Sure);
             self.name_at = at + 1;
+        } else if token.is(flag::GREETING) {
+            self.name = Some(NameCue::Greeting);
+            self.name_at = at + 1;
         } else if token.is(flag::THISIS) {
             if self.name != Some(NameCue::Sure) || at > self.name_at + 1 {
                 self.name = Some(NameCue::Vague);
@@ -280,7 +286,7 @@ impl Cue {
             } else {
                 self.name_at = at + 1;
             }
-        } else if at == self.name_at && token.is(flag::STOP | flag::LEAD) {
+        } else if at == self.name_at && token.is(flag::GLUE | flag::LEAD | flag::PARTICLE) {
             // "my name is, uh, it's"
             self.name_at = at + 1;
         }

@@ -1,6 +1,7 @@
 //! Tables of utterances, written along with the grammars. The held-out ones belong to the example `eval`.
 
 use super::*;
+use crate::redact::{RedactConfig, Redactor};
 
 const TRAIN: &str = include_str!("../../../../tests/corpora/redact/train/spoken.txt");
 const BENIGN: &str = include_str!("../../../../tests/corpora/redact/train/benign.txt");
@@ -173,9 +174,18 @@ fn e1_training_rows_stay_found() {
 
 #[test]
 fn e1_benign_rows_stay_whole() {
+    // By the whole redactor: a version or a hash is the written detector's to judge.
+    let redactor = Redactor::new(&RedactConfig::default()).expect("the defaults compile");
     let changed: Vec<_> = rows(BENIGN)
         .into_iter()
-        .filter(|row| !spans(&row.text, row.previous, Some(row.lang)).is_empty())
+        .filter(|row| {
+            let context = Context {
+                previous: row.previous,
+                lang: Some(row.lang),
+                dialogue: None,
+            };
+            !redactor.spans(&row.text, &context).is_empty()
+        })
         .map(|row| row.text)
         .collect();
     assert!(changed.is_empty(), "{changed:#?}");
