@@ -154,7 +154,10 @@ impl Reader<'_> {
         }
         match self.likeness(at, limit) {
             Likeness::No => None,
-            Likeness::Either if token.is(flag::STOP) => None,
+            // "april may", "will may"
+            Likeness::Either if token.is(flag::STOP) => {
+                (known && self.alone_from(at, at + 1, limit)).then_some(at + 1)
+            }
             Likeness::Either => {
                 (token.is(flag::SURNAME) || known || self.next_is_name(at, limit)).then_some(at + 1)
             }

@@ -214,7 +214,13 @@ impl Reader<'_> {
 
     /// Labels with dots between and a known ending, or a mail house by its name: the token after.
     fn host(&self, at: usize, limit: usize) -> Option<usize> {
-        let mut end = self.label(at, limit)?;
+        // "at me dot com": behind an at sign any word may be a host.
+        let mail = at > 0 && self.tokens[at - 1].entry.sign == b'@';
+        let any = || {
+            let word = self.seen(at, limit)?.shape == Shape::Word;
+            (mail && word && self.is_dot(at + 1, limit)).then_some(at + 1)
+        };
+        let mut end = self.label(at, limit).or_else(any)?;
         if self.tokens[at].is(flag::MAILHOUSE) && !self.is_dot(end, limit) {
             return (at > 0 && self.tokens[at - 1].entry.sign == b'@').then_some(end);
         }

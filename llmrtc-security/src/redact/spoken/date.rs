@@ -49,7 +49,13 @@ impl Reader<'_> {
         {
             return None;
         }
-        let score = if wanted && date.answers() {
+        // "my birthday party is at seven": only a question makes a lone number a date.
+        let answers = if self.asked.any(Asked::BIRTH) {
+            date.answers()
+        } else {
+            date.announces()
+        };
+        let score = if wanted && answers {
             0.9
         } else if date.is_full(self.lang)
             && !(self.asked | announced).any(Asked::EXPIRY)
@@ -354,6 +360,11 @@ impl Date {
     /// Whether this answers a question for a date of birth.
     fn answers(&self) -> bool {
         self.pieces >= 2 || self.months > 0 || self.year.is_some() || self.packed || self.days > 0
+    }
+
+    /// Whether this is what was announced as a date of birth.
+    fn announces(&self) -> bool {
+        self.pieces >= 2 || self.months > 0 || self.year.is_some() || self.packed
     }
 
     /// Whether this is a date of birth although nobody asked.

@@ -149,6 +149,18 @@ impl Reader<'_> {
         if run.octets == 4 && run.dots >= 3 && run.letters == 0 {
             return Some((Kind::Ip, 0.9));
         }
+        // Said digit by digit an address is longer than the horizon.
+        if run.octets == 3
+            && run.dots >= 2
+            && run.letters == 0
+            && run.digits >= 6
+            && run.literals == 0
+            && self.text.len() >= limit
+            && self.seen(run.end + 1, limit).is_none()
+            && !self.is_place(run)
+        {
+            return Some((Kind::Ip, 0.8));
+        }
         if (13..=19).contains(&run.digits)
             && run.letters == 0
             && luhn(code)
@@ -418,9 +430,13 @@ impl Reader<'_> {
             code => code,
         };
         let n = run.singles + run.literals;
-        n + ten == run.atoms
+        // "ten twenty thirty"
+        let tens = run.pairs == run.atoms
+            && code.chunks(2).all(|pair| pair[1..] == *b"0")
+            && code.chunks(2).is_sorted();
+        tens || n + ten == run.atoms
             && code.len() <= 10
-            && (code.first() == Some(&b'1') && code.windows(2).all(|pair| pair[1] == pair[0] + 1)
+            && (code.windows(2).all(|pair| pair[1] == pair[0] + 1)
                 || matches!(code, [b'2', b'4', b'6', b'8', ..])
                 || code.last().is_some_and(|last| *last < b'2')
                     && code.windows(2).all(|pair| pair[0] == pair[1] + 1))

@@ -5,7 +5,7 @@
 //! entry has a field for each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     sync::LazyLock,
 };
@@ -135,6 +135,8 @@ pub(crate) struct Lexicon {
     /// Which language it is.
     pub(crate) lang: Lang,
     words: HashMap<Box<[u8]>, Entry, BuildHasherDefault<Fnv>>,
+    /// Two and more words with which longer phrases begin.
+    heads: HashSet<Box<[u8]>, BuildHasherDefault<Fnv>>,
 }
 
 macro_rules! tables {
@@ -178,10 +180,16 @@ impl Lexicon {
         self.words.get(folded)
     }
 
+    /// Whether a phrase begins with these folded words and goes on.
+    pub(crate) fn is_head(&self, folded: &[u8]) -> bool {
+        self.heads.contains(folded)
+    }
+
     fn new(lang: Lang, grammar: &str, common: &str) -> Self {
         let mut lexicon = Self {
             lang,
             words: HashMap::default(),
+            heads: HashSet::default(),
         };
         lexicon.read(ANY);
         lexicon.read(grammar);
@@ -286,6 +294,9 @@ impl Lexicon {
                 .into();
             let head = self.words.entry(first).or_insert_with(|| UNKNOWN.clone());
             head.phrase = head.phrase.max(u8::try_from(words).unwrap_or(u8::MAX));
+            let ends = key.iter().enumerate().filter(|&(_, &byte)| byte == b' ');
+            self.heads
+                .extend(ends.skip(1).map(|(end, _)| Box::from(&key[..end])));
         }
         edit(
             self.words

@@ -149,9 +149,15 @@ impl Reader<'_> {
         let mut last_name = None;
         // Addresses hold a sign; most texts hold none. The next one, from where the pass is.
         let mut sign = 0;
+        // An address ends in a known ending or goes through an at sign, unless one was asked for, and most dots join neither.
+        let mut ending = 0;
         while at < self.tokens.len() {
             let token = &self.tokens[at];
             cue.pass(at, token);
+            // "the doctor arrived": English titles stand without an article.
+            if token.is(flag::TITLE) && self.lang == Lang::En && self.is_after_article(at) {
+                cue.name = None;
+            }
             let want = cue.at(at, token);
             if !self.may_start(token, want | self.asked) && !self.is_date_article(at) {
                 at += 1;
@@ -184,7 +190,18 @@ impl Reader<'_> {
                 .tokens
                 .get(sign)
                 .is_some_and(|token| token.reach < limit);
-            let address = if signs {
+            ending = ending.max(at);
+            while self.tokens.get(ending).is_some_and(|token| {
+                token.entry.sign != b'@' && !token.is(flag::TLD | flag::MAILHOUSE)
+            }) {
+                ending += 1;
+            }
+            let ends = (self.asked | want).any(Asked::EMAIL)
+                || self
+                    .tokens
+                    .get(ending)
+                    .is_some_and(|token| token.start < limit);
+            let address = if signs && ends {
                 self.address(at, limit, want)
             } else {
                 None
@@ -213,6 +230,31 @@ impl Reader<'_> {
                 None => at += 1,
             }
         }
+    }
+
+    /// Whether an English article or possessive stands before the token.
+    fn is_after_article(&self, at: usize) -> bool {
+        let Some(before) = at.checked_sub(1) else {
+            return false;
+        };
+        self.tokens[at].joined()
+            && matches!(
+                self.word(before).get(),
+                b"the"
+                    | b"a"
+                    | b"my"
+                    | b"your"
+                    | b"his"
+                    | b"her"
+                    | b"our"
+                    | b"their"
+                    | b"this"
+                    | b"that"
+                    | b"another"
+                    | b"no"
+                    | b"every"
+                    | b"any"
+            )
     }
 
     /// A cheap look at a word: whether anything could begin with it.

@@ -108,9 +108,11 @@ impl Run {
 }
 
 impl Reader<'_> {
-    /// The token at `at`, if all it depends on lies before byte `limit`.
+    /// The token at `at`, if all it depends on lies before byte `limit`; of a text that ends before it nothing more can come.
     pub(crate) fn seen(&self, at: usize, limit: usize) -> Option<&Token> {
-        self.tokens.get(at).filter(|token| token.reach < limit)
+        self.tokens
+            .get(at)
+            .filter(|token| token.reach < limit || self.text.len() < limit)
     }
 
     /// The run that begins at token `at`, as far as byte `limit`.
