@@ -43,11 +43,22 @@ impl Reader<'_> {
         if cue.is_none() && (self.is_landmark(at, limit) || asked && !self.answers(at, first)) {
             return None;
         }
+        if first == Likeness::Unknown
+            && (self.is_noun(at) || asked && !sure && self.tells(at, limit))
+        {
+            return None;
+        }
         let score = match (first, cue) {
             (Likeness::No, _) => return None,
             _ if sure => 0.8,
             _ if asked => match first {
-                Likeness::Either if !self.stands(at, limit) => return None,
+                // "it's ken from downstairs"
+                Likeness::Either
+                    if !self.stands(at, limit)
+                        && !(cue.is_some() && self.tokens[at].is(flag::GIVEN)) =>
+                {
+                    return None;
+                }
                 _ => 0.75,
             },
             (Likeness::Given | Likeness::Surname, Some(_)) => 0.6,
@@ -55,6 +66,7 @@ impl Reader<'_> {
             (Likeness::Given, None)
                 if self.alone(at, limit)
                     || self.capital_inside(at)
+                    || self.is_addressed(at)
                     || self.spoken_for(at, limit)
                     || self.next_is_name(at, limit) =>
             {
@@ -340,6 +352,100 @@ impl Reader<'_> {
             )
     }
 
+    /// Whether a word that no list knows stands behind an article, as nouns do: "con el dueño", "o senhor da esquina".
+    fn is_noun(&self, at: usize) -> bool {
+        let Some(before) = at
+            .checked_sub(1)
+            .filter(|_| self.tokens[at].joined() && !self.capital_inside(at))
+        else {
+            return false;
+        };
+        let article = matches!(
+            self.word(before).get(),
+            b"the"
+                | b"a"
+                | b"an"
+                | b"el"
+                | b"los"
+                | b"las"
+                | b"un"
+                | b"una"
+                | b"le"
+                | b"les"
+                | b"une"
+                | b"der"
+                | b"die"
+                | b"das"
+                | b"den"
+                | b"dem"
+                | b"ein"
+                | b"eine"
+                | b"einem"
+                | b"einen"
+                | b"einer"
+                | b"os"
+                | b"um"
+                | b"uma"
+                | b"da"
+                | b"do"
+                | b"das"
+                | b"dos"
+                | b"del"
+                | b"du"
+                | b"des"
+        );
+        // "van der merwe", "de los santos"
+        let particle = before.checked_sub(1).is_some_and(|first| {
+            self.tokens[before].joined()
+                && matches!(self.word(first).get(), b"van" | b"von" | b"de")
+        });
+        article && !particle
+    }
+
+    /// Whether the words around one that no list knows tell something instead of answering: "look i only want to know".
+    fn tells(&self, at: usize, limit: usize) -> bool {
+        let plain = |near: usize| {
+            self.seen(near, limit).is_some_and(|token| {
+                token.is(flag::COMMON) && !token.is(flag::STOP | flag::NAME | flag::GLUE)
+            })
+        };
+        let around = (at.saturating_sub(6)..at).chain(at + 1..at + 9);
+        around.filter(|&near| plain(near)).take(2).count() == 2
+    }
+
+    /// Whether somebody is addressed right before: "thanks jessica", "dear olivia".
+    fn is_addressed(&self, at: usize) -> bool {
+        at.checked_sub(1).is_some_and(|before| {
+            matches!(
+                self.word(before).get(),
+                b"thanks"
+                    | b"thank you"
+                    | b"dear"
+                    | b"regards"
+                    | b"cheers"
+                    | b"hi"
+                    | b"hello"
+                    | b"hey"
+                    | b"danke"
+                    | b"hallo"
+                    | b"liebe"
+                    | b"lieber"
+                    | b"gracias"
+                    | b"hola"
+                    | b"querida"
+                    | b"querido"
+                    | b"merci"
+                    | b"bonjour"
+                    | b"cher"
+                    | b"chere"
+                    | b"obrigado"
+                    | b"obrigada"
+                    | b"ola"
+                    | b"oi"
+            )
+        })
+    }
+
     /// Whether the word belongs to the name of a place, a feast or a thing: "prince charles theatre", "st louis".
     fn is_landmark(&self, at: usize, limit: usize) -> bool {
         let before = at.checked_sub(1).is_some_and(|before| {
@@ -360,6 +466,10 @@ impl Reader<'_> {
                     | b"port"
                     | b"fort"
                     | b"cape"
+                    | b"pope"
+                    | b"emperor"
+                    | b"princess"
+                    | b"hurricane"
                     | b"the"
             )
         });

@@ -364,7 +364,7 @@ impl Date {
 
     /// Whether this is what was announced as a date of birth.
     fn announces(&self) -> bool {
-        self.pieces >= 2 || self.months > 0 || self.year.is_some() || self.packed
+        self.pieces >= 2 || self.year.is_some() || self.packed
     }
 
     /// Whether this is a date of birth although nobody asked.

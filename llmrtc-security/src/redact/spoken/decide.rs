@@ -306,10 +306,17 @@ impl Reader<'_> {
         if run.digits == 0 {
             let named = context.any(Asked::NAME | Asked::SPELLING)
                 || last_name.is_some_and(|end| run.start <= end + 4);
+            let goes_on = self
+                .tokens
+                .get(run.end)
+                .is_some_and(|next| next.joined() && next.is(flag::COMMON));
             let least = if run.spelled >= 2 || named {
                 2
             } else if run.spelled > 0 {
                 3
+            } else if goes_on {
+                // "h d m i cable"
+                5
             } else {
                 4
             };

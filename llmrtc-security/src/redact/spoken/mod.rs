@@ -155,7 +155,7 @@ impl Reader<'_> {
             let token = &self.tokens[at];
             cue.pass(at, token);
             // "the doctor arrived": English titles stand without an article.
-            if token.is(flag::TITLE) && self.lang == Lang::En && self.is_after_article(at) {
+            if token.is(flag::TITLE) && self.lang == Lang::En && !self.is_title(at) {
                 cue.name = None;
             }
             let want = cue.at(at, token);
@@ -232,29 +232,50 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether an English article or possessive stands before the token.
-    fn is_after_article(&self, at: usize) -> bool {
+    /// Whether an English title may be one: not "the doctor", nor "i miss".
+    fn is_title(&self, at: usize) -> bool {
         let Some(before) = at.checked_sub(1) else {
-            return false;
+            return true;
         };
-        self.tokens[at].joined()
+        let verb = self.word(at).get() == b"miss"
             && matches!(
                 self.word(before).get(),
-                b"the"
-                    | b"a"
-                    | b"my"
-                    | b"your"
-                    | b"his"
-                    | b"her"
-                    | b"our"
-                    | b"their"
-                    | b"this"
-                    | b"that"
-                    | b"another"
-                    | b"no"
-                    | b"every"
-                    | b"any"
-            )
+                b"i" | b"you"
+                    | b"we"
+                    | b"they"
+                    | b"to"
+                    | b"dont"
+                    | b"didnt"
+                    | b"not"
+                    | b"never"
+                    | b"really"
+                    | b"still"
+                    | b"do"
+                    | b"will"
+                    | b"ill"
+                    | b"might"
+                    | b"would"
+                    | b"always"
+            );
+        !self.tokens[at].joined()
+            || !verb
+                && !matches!(
+                    self.word(before).get(),
+                    b"the"
+                        | b"a"
+                        | b"my"
+                        | b"your"
+                        | b"his"
+                        | b"her"
+                        | b"our"
+                        | b"their"
+                        | b"this"
+                        | b"that"
+                        | b"another"
+                        | b"no"
+                        | b"every"
+                        | b"any"
+                )
     }
 
     /// A cheap look at a word: whether anything could begin with it.
