@@ -95,6 +95,8 @@ impl Reader<'_> {
             {
                 0.5
             }
+            // "reservation for abernathy at eight"
+            (Likeness::Unknown, Some(NameCue::Vague)) if self.is_booked(at, limit) => 0.6,
             // "this is oyelaran speaking", "this is Oyelaran"
             (Likeness::Unknown, Some(_))
                 if self.spoken_for(at, limit) || self.capital_inside(at) =>
@@ -164,12 +166,18 @@ impl Reader<'_> {
         if token.gap == Gap::Comma && !known {
             return None;
         }
+        // "april may", "mark will"
+        if known
+            && token.is(flag::NAME)
+            && token.is(flag::STOP)
+            && token.entry.cue.is_empty()
+            && self.alone_from(at, at + 1, limit)
+        {
+            return Some(at + 1);
+        }
         match self.likeness(at, limit) {
             Likeness::No => None,
-            // "april may", "will may"
-            Likeness::Either if token.is(flag::STOP) => {
-                (known && self.alone_from(at, at + 1, limit)).then_some(at + 1)
-            }
+            Likeness::Either if token.is(flag::STOP) => None,
             Likeness::Either => {
                 (token.is(flag::SURNAME) || known || self.next_is_name(at, limit)).then_some(at + 1)
             }
@@ -388,7 +396,6 @@ impl Reader<'_> {
                 | b"uma"
                 | b"da"
                 | b"do"
-                | b"das"
                 | b"dos"
                 | b"del"
                 | b"du"
@@ -413,13 +420,31 @@ impl Reader<'_> {
         around.filter(|&near| plain(near)).take(2).count() == 2
     }
 
+    /// Whether something is booked for the word, and for a time or nothing else.
+    fn is_booked(&self, at: usize, limit: usize) -> bool {
+        let booked = at.checked_sub(1).is_some_and(|before| {
+            let token = &self.tokens[before];
+            token.is(flag::THISIS)
+                && token.end - token.start > 5
+                && self.text[token.start..token.end].ends_with("for")
+        });
+        booked
+            && (self.alone(at, limit)
+                || self.seen(at + 1, limit).is_some_and(|next| {
+                    next.joined()
+                        && matches!(
+                            self.word(at + 1).get(),
+                            b"at" | b"on" | b"tonight" | b"please"
+                        )
+                }))
+    }
+
     /// Whether somebody is addressed right before: "thanks jessica", "dear olivia".
     fn is_addressed(&self, at: usize) -> bool {
         at.checked_sub(1).is_some_and(|before| {
             matches!(
                 self.word(before).get(),
                 b"thanks"
-                    | b"thank you"
                     | b"dear"
                     | b"regards"
                     | b"cheers"

@@ -364,7 +364,9 @@ impl Reader<'_> {
         {
             return Some(((context & codes).kind(self.lang), 0.75));
         }
-        let spoken = run.literals < run.atoms;
+        // "2 x 500 g": digits that were written need letters that were spelled.
+        let spoken = run.singles + run.pairs + run.cardinals > 0
+            || run.literals < run.atoms && run.letters >= 3;
         (total >= 6 && run.digits >= 2 && run.atoms >= 4 && spoken && run.colons == 0)
             .then_some((Kind::Number, 0.6))
     }
