@@ -19,7 +19,7 @@ struct Row {
     group: String,
 }
 
-/// The figures of both corpora.
+/// The figures of all corpora.
 #[derive(Debug, Default)]
 pub(crate) struct Scores {
     /// By set, whether they are attacks, and group: flagged texts.
@@ -36,7 +36,7 @@ fn rows(corpora: &Path, set: Set) -> Result<Vec<Row>, Box<dyn std::error::Error>
         .collect::<Result<_, _>>()?)
 }
 
-/// Scores both sets.
+/// Scores all sets.
 pub(crate) fn score(corpora: &Path) -> Result<Scores, Box<dyn std::error::Error>> {
     let guard = Guard::default();
     let mut scores = Scores::default();
@@ -187,6 +187,7 @@ impl fmt::Display for Scores {
         let mut summary = vec![row([
             "Prompt injection",
             "Test",
+            "Second test",
             "Train",
             "Others",
             "Target",
@@ -203,12 +204,13 @@ impl fmt::Display for Scores {
             summary.push(row([
                 goal.name,
                 &cell(Set::Test),
+                &cell(Set::Test2),
                 &cell(Set::Train),
                 goal.others,
                 goal.target,
             ]));
         }
-        let mut details = vec![row(["Texts", "Group", "Test", "Train"])];
+        let mut details = vec![row(["Texts", "Group", "Test", "Second test", "Train"])];
         for (_, attack, group) in self.groups.keys().filter(|(set, ..)| *set == Set::Test) {
             let cell = |set| {
                 self.groups
@@ -216,17 +218,18 @@ impl fmt::Display for Scores {
                     .copied()
                     .unwrap_or_default()
             };
-            let (test, train) = (cell(Set::Test), cell(Set::Train));
+            let [test, second, train] = [Set::Test, Set::Test2, Set::Train].map(cell);
             let cells = if *attack {
-                [test.cell_of(), train.cell_of()]
+                [test, second, train].map(|share| share.cell_of())
             } else {
-                [test.alarms(), train.alarms()]
+                [test, second, train].map(|share| share.alarms())
             };
             details.push(row([
                 if *attack { "attacks" } else { "benign" },
                 group,
                 &cells[0],
                 &cells[1],
+                &cells[2],
             ]));
         }
         write!(f, "{}\n{}", align(&summary), align(&details))

@@ -88,7 +88,7 @@ impl Tally {
     }
 }
 
-/// Scores both sets.
+/// Scores all sets.
 pub(crate) fn score(corpora: &Path) -> Result<Scores, Box<dyn std::error::Error>> {
     let redactor = redactor()?;
     let mut groups: BTreeMap<Group, Tally> = BTreeMap::new();
@@ -316,6 +316,8 @@ impl Scores {
             "Recall, by hand",
             "Recall, generated",
             "Precision",
+            "Second set, recall",
+            "Second set, precision",
             "Train",
             "Others",
             "Target",
@@ -328,6 +330,7 @@ impl Scores {
             };
             let (hand, made) = (of(Set::Test, false), of(Set::Test, true));
             let both = self.sum(|group| (goal.belongs)(group) && group.set == Set::Test);
+            let second = of(Set::Test2, false);
             let train = self.sum(|group| (goal.belongs)(group) && group.set == Set::Train);
             let benign = goal.target.contains('%');
             let cell = |tally: Tally| {
@@ -337,16 +340,20 @@ impl Scores {
                     tally.recall.cell_of()
                 }
             };
-            let precision = if benign {
-                "–".to_owned()
-            } else {
-                both.precision.cell()
+            let precision = |tally: Tally| {
+                if benign {
+                    "–".to_owned()
+                } else {
+                    tally.precision.cell()
+                }
             };
             rows.push(row([
                 goal.name,
                 &cell(hand),
                 &cell(made),
-                &precision,
+                &precision(both),
+                &cell(second),
+                &precision(second),
                 &cell(train),
                 goal.others,
                 goal.target,

@@ -221,16 +221,18 @@ fn yield_to_written(text: &str, context: &Context<'_>, spans: &mut Vec<Span>, wr
     spans.sort_by_key(|span| span.start);
     let asked = context.previous.is_some() || context.dialogue.is_some();
     heard.retain_mut(|span| {
+        let spoken = asked || is_spoken(text, span);
         let upto = spans.partition_point(|written| written.start <= span.start);
-        if spans[..upto]
-            .iter()
-            .rev()
-            .take(4)
-            .any(|written| span.start < written.end)
-        {
+        let mut behind = spans[..upto].iter_mut().rev().take(4);
+        if let Some(written) = behind.find(|written| span.start < written.end) {
+            // "date of birth 12th of march" was written, "91" is what speech adds.
+            if spoken && written.kind == span.kind && written.start == span.start {
+                written.end = written.end.max(span.end);
+                return false;
+            }
             span.score = span.score.min(0.1);
         }
-        asked || is_spoken(text, span)
+        spoken
     });
     spans.append(&mut heard);
 }
@@ -240,6 +242,10 @@ fn is_spoken(text: &str, span: &Span) -> bool {
     // "model=nova", "claude-3": programs write like that.
     if text[..span.start].ends_with(['=', '/', '\\', '_', ':', '#', '@', '&', '-', '.']) {
         return false;
+    }
+    // Whoever found a date of birth had a cue for it, or nothing else to go by.
+    if span.kind == Kind::BirthDate {
+        return true;
     }
     let text = &text[span.start..];
     let telling = text
@@ -254,6 +260,10 @@ fn is_spoken(text: &str, span: &Span) -> bool {
         .peekable();
     while let Some(word) = words.next() {
         let word = word.trim_matches(|character: char| !character.is_alphanumeric());
+        // "asp.net" is written, and somebody else's to judge.
+        if matches!(span.kind, Kind::Domain | Kind::Url) && word.contains('.') {
+            return false;
+        }
         if word.contains(['_', '/', '='])
             || (span.kind == Kind::Name
                 && word.contains(|character: char| character.is_ascii_digit()))
@@ -269,6 +279,15 @@ fn is_spoken(text: &str, span: &Span) -> bool {
             loose += word.split('-').count();
         } else if loose == 0 && word.len() <= 3 && digits(word) {
             loose += 1;
+        } else if loose == 0
+            && word.len() == 4
+            && digits(word)
+            && words
+                .peek()
+                .is_some_and(|next| next.len() > 1 && next.chars().all(char::is_alphabetic))
+        {
+            // "5500 double oh"
+            return true;
         } else {
             // "sw16 4ab", as a caller spells it.
             let halves = words.peek().is_some_and(|next| {

@@ -329,6 +329,7 @@ impl RedactStream {
             " Smith",
             " is my name",
             " is my pin",
+            " is my username",
             " one one one one one one one",
             " uno uno uno uno uno uno uno",
             " un un un un un un un",

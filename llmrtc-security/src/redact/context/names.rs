@@ -40,15 +40,51 @@ impl Reader<'_> {
         let asked = self.asked.any(Asked::NAME);
         let first = self.likeness(at, limit);
         let sure = cue == Some(NameCue::Sure);
+        if cue.is_none() && (self.is_landmark(at, limit) || asked && !self.answers(at, first)) {
+            return None;
+        }
+        if first == Likeness::Unknown
+            && (self.is_noun(at) || asked && !sure && self.tells(at, limit))
+        {
+            return None;
+        }
         let score = match (first, cue) {
             (Likeness::No, _) => return None,
             _ if sure => 0.8,
             _ if asked => match first {
-                Likeness::Either if !self.stands(at, limit) => return None,
+                // "it's ken from downstairs"
+                Likeness::Either
+                    if !self.stands(at, limit)
+                        && !(cue.is_some() && self.tokens[at].is(flag::GIVEN)) =>
+                {
+                    return None;
+                }
                 _ => 0.75,
             },
-            (Likeness::Given, _) => 0.6,
-            (Likeness::Surname, Some(_)) => 0.6,
+            (Likeness::Given | Likeness::Surname, Some(_)) => 0.6,
+            // A given name in the middle of a sentence is a brand, a saint or a month as often as a person.
+            (Likeness::Given, None)
+                if self.alone(at, limit)
+                    || self.capital_inside(at)
+                    || self.is_addressed(at)
+                    || self.spoken_for(at, limit)
+                    || self.next_is_name(at, limit) =>
+            {
+                0.6
+            }
+            // "hi it's xiomara", "hello it's april"
+            (Likeness::Unknown, Some(NameCue::Greeting)) if self.alone(at, limit) => 0.6,
+            (Likeness::Either, Some(NameCue::Greeting))
+                if self.alone(at, limit) && self.tokens[at].is(flag::GIVEN) =>
+            {
+                0.6
+            }
+            // "hier ist friederike schreiber"
+            (Likeness::Unknown, Some(NameCue::Vague | NameCue::Greeting))
+                if self.next_likeness(at, limit) == Likeness::Surname =>
+            {
+                0.6
+            }
             (Likeness::Either, _)
                 if self.tokens[at].is(flag::GIVEN) && self.next_is_name(at, limit) =>
             {
@@ -59,6 +95,8 @@ impl Reader<'_> {
             {
                 0.5
             }
+            // "reservation for abernathy at eight"
+            (Likeness::Unknown, Some(NameCue::Vague)) if self.is_booked(at, limit) => 0.6,
             // "this is oyelaran speaking", "this is Oyelaran"
             (Likeness::Unknown, Some(_))
                 if self.spoken_for(at, limit) || self.capital_inside(at) =>
@@ -127,6 +165,15 @@ impl Reader<'_> {
         // A comma may part a name ("smith, john") only where one is expected.
         if token.gap == Gap::Comma && !known {
             return None;
+        }
+        // "april may", "mark will"
+        if known
+            && token.is(flag::NAME)
+            && token.is(flag::STOP)
+            && token.entry.cue.is_empty()
+            && self.alone_from(at, at + 1, limit)
+        {
+            return Some(at + 1);
         }
         match self.likeness(at, limit) {
             Likeness::No => None,
@@ -258,9 +305,19 @@ impl Reader<'_> {
 
     /// Whether "speaking", "here" or "calling" follows within a few words.
     fn spoken_for(&self, at: usize, limit: usize) -> bool {
+        // "speaking of which" speaks for nobody.
+        let onwards = |near: usize| {
+            self.seen(near + 1, limit).is_some_and(|next| {
+                next.joined()
+                    && matches!(
+                        self.word(near + 1).get(),
+                        b"of" | b"to" | b"about" | b"with" | b"in" | b"for"
+                    )
+            })
+        };
         (at + 1..at + 4)
-            .map_while(|near| self.seen(near, limit))
-            .any(|token| token.is(flag::SPEAKING))
+            .map_while(|near| self.seen(near, limit).map(|token| (near, token)))
+            .any(|(near, token)| token.is(flag::SPEAKING) && !onwards(near))
     }
 
     /// Whether a word inside a sentence is written with a capital; German writes its nouns so.
@@ -269,13 +326,232 @@ impl Reader<'_> {
         token.capital && !matches!(token.gap, Gap::Start | Gap::Stop) && self.lang != Lang::De
     }
 
+    /// Whether a word that may be a name stands where one answers: first, after a pause, a filler or an announcement, or beside a name.
+    ///
+    /// "I already said so" has verbs that no list knows, and they stand behind pronouns and adverbs.
+    fn answers(&self, at: usize, likeness: Likeness) -> bool {
+        if likeness >= Likeness::Surname || self.capital_inside(at) {
+            return true;
+        }
+        let token = &self.tokens[at];
+        let Some(before) = at.checked_sub(1).map(|before| &self.tokens[before]) else {
+            return true;
+        };
+        matches!(token.gap, Gap::Stop | Gap::Comma | Gap::Other | Gap::Start)
+            || !before.is(flag::STOP)
+            || !before.entry.cue.is_empty()
+            || before.is(flag::GLUE | flag::LEAD | flag::THISIS | flag::NAMEIS | flag::TITLE)
+            || self.lang == Lang::De && self.word(at - 1).get() == b"ja"
+            || matches!(
+                self.word(at - 1).get(),
+                b"yes"
+                    | b"sure"
+                    | b"that"
+                    | b"as"
+                    | b"under"
+                    | b"by"
+                    | b"please"
+                    | b"hello"
+                    | b"hi"
+                    | b"si"
+                    | b"sim"
+                    | b"oui"
+                    | b"thanks"
+            )
+    }
+
+    /// Whether a word that no list knows stands behind an article, as nouns do: "con el dueño", "o senhor da esquina".
+    fn is_noun(&self, at: usize) -> bool {
+        let Some(before) = at
+            .checked_sub(1)
+            .filter(|_| self.tokens[at].joined() && !self.capital_inside(at))
+        else {
+            return false;
+        };
+        let article = matches!(
+            self.word(before).get(),
+            b"the"
+                | b"a"
+                | b"an"
+                | b"el"
+                | b"los"
+                | b"las"
+                | b"un"
+                | b"una"
+                | b"le"
+                | b"les"
+                | b"une"
+                | b"der"
+                | b"die"
+                | b"das"
+                | b"den"
+                | b"dem"
+                | b"ein"
+                | b"eine"
+                | b"einem"
+                | b"einen"
+                | b"einer"
+                | b"os"
+                | b"um"
+                | b"uma"
+                | b"da"
+                | b"do"
+                | b"dos"
+                | b"del"
+                | b"du"
+                | b"des"
+        );
+        // "van der merwe", "de los santos"
+        let particle = before.checked_sub(1).is_some_and(|first| {
+            self.tokens[before].joined()
+                && matches!(self.word(first).get(), b"van" | b"von" | b"de")
+        });
+        article && !particle
+    }
+
+    /// Whether the words around one that no list knows tell something instead of answering: "look i only want to know".
+    fn tells(&self, at: usize, limit: usize) -> bool {
+        let plain = |near: usize| {
+            self.seen(near, limit).is_some_and(|token| {
+                token.is(flag::COMMON) && !token.is(flag::STOP | flag::NAME | flag::GLUE)
+            })
+        };
+        let around = (at.saturating_sub(6)..at).chain(at + 1..at + 9);
+        around.filter(|&near| plain(near)).take(2).count() == 2
+    }
+
+    /// Whether something is booked for the word, and for a time or nothing else.
+    fn is_booked(&self, at: usize, limit: usize) -> bool {
+        let booked = at.checked_sub(1).is_some_and(|before| {
+            let token = &self.tokens[before];
+            token.is(flag::THISIS)
+                && token.end - token.start > 5
+                && self.text[token.start..token.end].ends_with("for")
+        });
+        booked
+            && (self.alone(at, limit)
+                || self.seen(at + 1, limit).is_some_and(|next| {
+                    next.joined()
+                        && matches!(
+                            self.word(at + 1).get(),
+                            b"at" | b"on" | b"tonight" | b"please"
+                        )
+                }))
+    }
+
+    /// Whether somebody is addressed right before: "thanks jessica", "dear olivia".
+    fn is_addressed(&self, at: usize) -> bool {
+        at.checked_sub(1).is_some_and(|before| {
+            matches!(
+                self.word(before).get(),
+                b"thanks"
+                    | b"dear"
+                    | b"regards"
+                    | b"cheers"
+                    | b"hi"
+                    | b"hello"
+                    | b"hey"
+                    | b"danke"
+                    | b"hallo"
+                    | b"liebe"
+                    | b"lieber"
+                    | b"gracias"
+                    | b"hola"
+                    | b"querida"
+                    | b"querido"
+                    | b"merci"
+                    | b"bonjour"
+                    | b"cher"
+                    | b"chere"
+                    | b"obrigado"
+                    | b"obrigada"
+                    | b"ola"
+                    | b"oi"
+            )
+        })
+    }
+
+    /// Whether the word belongs to the name of a place, a feast or a thing: "prince charles theatre", "st louis".
+    fn is_landmark(&self, at: usize, limit: usize) -> bool {
+        let before = at.checked_sub(1).is_some_and(|before| {
+            matches!(
+                self.word(before).get(),
+                b"st"
+                    | b"saint"
+                    | b"san"
+                    | b"santa"
+                    | b"santo"
+                    | b"sao"
+                    | b"sankt"
+                    | b"prince"
+                    | b"king"
+                    | b"queen"
+                    | b"lake"
+                    | b"mount"
+                    | b"port"
+                    | b"fort"
+                    | b"cape"
+                    | b"pope"
+                    | b"emperor"
+                    | b"princess"
+                    | b"hurricane"
+                    | b"the"
+            )
+        });
+        let mut next = at + 1;
+        while next < at + 3
+            && self
+                .seen(next, limit)
+                .is_some_and(|token| token.joined() && token.is(flag::NAME))
+        {
+            next += 1;
+        }
+        before
+            || self.seen(next, limit).is_some_and(|token| token.joined())
+                && matches!(
+                    self.word(next).get(),
+                    b"street"
+                        | b"avenue"
+                        | b"road"
+                        | b"station"
+                        | b"theatre"
+                        | b"theater"
+                        | b"park"
+                        | b"day"
+                        | b"school"
+                        | b"airport"
+                        | b"hospital"
+                        | b"church"
+                        | b"bridge"
+                        | b"square"
+                        | b"cathedral"
+                        | b"college"
+                        | b"university"
+                        | b"stadium"
+                        | b"arena"
+                        | b"museum"
+                        | b"hotel"
+                        | b"building"
+                        | b"center"
+                        | b"centre"
+                        | b"cup"
+                        | b"prize"
+                        | b"award"
+                        | b"salad"
+                        | b"sauce"
+                        | b"strasse"
+                        | b"platz"
+                        | b"bahnhof"
+                )
+    }
+
     /// Whether the word is all that is said, fillers and courtesies aside.
     fn alone(&self, at: usize, limit: usize) -> bool {
         self.alone_from(at, at + 1, limit)
     }
 
     /// Whether tokens `start..end` are all that is said.
-    fn alone_from(&self, start: usize, end: usize, limit: usize) -> bool {
+    pub(crate) fn alone_from(&self, start: usize, end: usize, limit: usize) -> bool {
         // Only a text whose end lies before the horizon is known to end.
         if self.text.len() >= limit {
             return false;
@@ -310,7 +586,8 @@ fn ends_like_a_word(lang: Lang, word: &[u8]) -> bool {
             "inha",
         ],
         _ => &[
-            "ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized",
+            "ing", "tion", "ness", "ally", "ment", "able", "ible", "ful", "ised", "ized", "ous",
+            "less", "ical",
         ],
     };
     word.len() > 4

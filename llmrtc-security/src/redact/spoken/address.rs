@@ -130,6 +130,13 @@ impl Reader<'_> {
             });
         };
         let start = at_sign + 1;
+        // "the link at https://…"
+        let scheme = self.seen(start + 1, limit).is_some_and(|next| {
+            next.gap == Gap::Other && self.text[self.tokens[start].end..].starts_with("://")
+        });
+        if scheme {
+            return None;
+        }
         let mut end = self.host(start, limit);
         if end.is_none() && wanted && self.is_label(start, limit) {
             // The ending lies past the horizon, or was forgotten.
@@ -207,7 +214,13 @@ impl Reader<'_> {
 
     /// Labels with dots between and a known ending, or a mail house by its name: the token after.
     fn host(&self, at: usize, limit: usize) -> Option<usize> {
-        let mut end = self.label(at, limit)?;
+        // "at me dot com": behind an at sign any word may be a host.
+        let mail = at > 0 && self.tokens[at - 1].entry.sign == b'@';
+        let any = || {
+            let word = self.seen(at, limit)?.shape == Shape::Word;
+            (mail && word && self.is_dot(at + 1, limit)).then_some(at + 1)
+        };
+        let mut end = self.label(at, limit).or_else(any)?;
         if self.tokens[at].is(flag::MAILHOUSE) && !self.is_dot(end, limit) {
             return (at > 0 && self.tokens[at - 1].entry.sign == b'@').then_some(end);
         }

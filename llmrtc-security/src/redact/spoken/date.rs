@@ -49,12 +49,20 @@ impl Reader<'_> {
         {
             return None;
         }
-        let score = if wanted && date.answers() {
+        // "my birthday party is at seven": only a question makes a lone number a date.
+        let answers = if self.asked.any(Asked::BIRTH) {
+            date.answers()
+        } else {
+            date.announces()
+        };
+        let score = if wanted && answers {
             0.9
         } else if date.is_full(self.lang)
             && !(self.asked | announced).any(Asked::EXPIRY)
+            && self.alone_from(at, end, limit)
             && (date.months > 0 || self.is_all_there_is(at, end, limit, announced))
         {
+            // Sentences are full of dates that are nobody's birthday; a caller who says nothing else answers a question.
             0.85
         } else if (self.asked | announced).any(Asked::EXPIRY) && date.months > 0 && date.pieces >= 2
         {
@@ -209,7 +217,24 @@ impl Reader<'_> {
                 .count();
             let ending = &word.get()[digits..];
             let ordinal = (1..=2).contains(&digits)
-                && matches!(ending, b"st" | b"nd" | b"rd" | b"th" | b"er" | b"o" | b"a");
+                && matches!(
+                    ending,
+                    b"st"
+                        | b"nd"
+                        | b"rd"
+                        | b"th"
+                        | b"er"
+                        | b"o"
+                        | b"a"
+                        | b"e"
+                        | b"ere"
+                        | b"te"
+                        | b"ten"
+                        | b"ter"
+                        | b"sten"
+                        | b"ster"
+                        | b"ste"
+                );
             return ordinal.then_some((Piece::Ordinal, at + 1));
         }
         if matches!(token.shape, Shape::Letter(_)) && token.value != 0 {
@@ -335,6 +360,11 @@ impl Date {
     /// Whether this answers a question for a date of birth.
     fn answers(&self) -> bool {
         self.pieces >= 2 || self.months > 0 || self.year.is_some() || self.packed || self.days > 0
+    }
+
+    /// Whether this is what was announced as a date of birth.
+    fn announces(&self) -> bool {
+        self.pieces >= 2 || self.year.is_some() || self.packed
     }
 
     /// Whether this is a date of birth although nobody asked.

@@ -149,6 +149,18 @@ impl Reader<'_> {
         if run.octets == 4 && run.dots >= 3 && run.letters == 0 {
             return Some((Kind::Ip, 0.9));
         }
+        // Said digit by digit an address is longer than the horizon.
+        if run.octets == 3
+            && run.dots >= 2
+            && run.letters == 0
+            && run.digits >= 6
+            && run.literals == 0
+            && self.text.len() >= limit
+            && self.seen(run.end + 1, limit).is_none()
+            && !self.is_place(run)
+        {
+            return Some((Kind::Ip, 0.8));
+        }
         if (13..=19).contains(&run.digits)
             && run.letters == 0
             && luhn(code)
@@ -201,12 +213,19 @@ impl Reader<'_> {
             let pieces = run.atoms >= 3 && n <= 4 * run.atoms && signs == 0;
             return (n >= LONG && pieces && !self.is_counting(run)).then(|| (self.guess(run), 0.6));
         }
-        if n >= LONG {
-            let price = run.atoms == 1 && run.cardinals == 1;
-            return (!price && !self.is_counting(run)).then(|| (self.guess(run), 0.7));
-        }
         // Long words: what fills the horizon with numbers and goes on is no time and no price.
         let goes_on = next.is_none() && self.text.len() >= limit;
+        if n >= LONG {
+            let price = run.atoms == 1 && run.cardinals == 1;
+            // "one point two million"
+            let decimal = run.dots == 1 && run.atoms == 2;
+            // Of a card read out one digit at a time the horizon shows as many as a telephone number has, and no end.
+            let card = goes_on && n >= 10 && matches!(run.code.get(), [b'3'..=b'6', ..]);
+            return (!price && !decimal && !self.is_counting(run)).then(|| {
+                let kind = if card { Kind::Card } else { self.guess(run) };
+                (kind, 0.7)
+            });
+        }
         if goes_on
             && n >= 5
             && run.atoms >= 3
@@ -287,10 +306,17 @@ impl Reader<'_> {
         if run.digits == 0 {
             let named = context.any(Asked::NAME | Asked::SPELLING)
                 || last_name.is_some_and(|end| run.start <= end + 4);
+            let goes_on = self
+                .tokens
+                .get(run.end)
+                .is_some_and(|next| next.joined() && next.is(flag::COMMON));
             let least = if run.spelled >= 2 || named {
                 2
             } else if run.spelled > 0 {
                 3
+            } else if goes_on {
+                // "h d m i cable"
+                5
             } else {
                 4
             };
@@ -338,7 +364,9 @@ impl Reader<'_> {
         {
             return Some(((context & codes).kind(self.lang), 0.75));
         }
-        let spoken = run.literals < run.atoms;
+        // "2 x 500 g": digits that were written need letters that were spelled.
+        let spoken = run.singles + run.pairs + run.cardinals > 0
+            || run.literals < run.atoms && run.letters >= 3;
         (total >= 6 && run.digits >= 2 && run.atoms >= 4 && spoken && run.colons == 0)
             .then_some((Kind::Number, 0.6))
     }
@@ -401,12 +429,26 @@ impl Reader<'_> {
     /// "one two three four": somebody counts or tests the line.
     fn is_counting(&self, run: &Run) -> bool {
         let code = run.code.get();
+        if code.len() != run.digits {
+            return false;
+        }
+        // "ten nine eight" counts down from a number of two digits.
+        let ten = usize::from(run.pairs == 1);
+        let code = match code {
+            [b'1', b'0', b'9', ..] if ten == 1 => &code[2..],
+            code => code,
+        };
         let n = run.singles + run.literals;
-        n == run.atoms
-            && code.len() == run.digits
+        // "ten twenty thirty"
+        let tens = run.pairs == run.atoms
+            && code.chunks(2).all(|pair| pair[1..] == *b"0")
+            && code.chunks(2).is_sorted();
+        tens || n + ten == run.atoms
             && code.len() <= 10
-            && code.first() == Some(&b'1')
-            && code.windows(2).all(|pair| pair[1] == pair[0] + 1)
+            && (code.windows(2).all(|pair| pair[1] == pair[0] + 1)
+                || matches!(code, [b'2', b'4', b'6', b'8', ..])
+                || code.last().is_some_and(|last| *last < b'2')
+                    && code.windows(2).all(|pair| pair[0] == pair[1] + 1))
     }
 
     /// What is named after the run: "… is my pin".

@@ -5,7 +5,7 @@
 //! entry has a field for each.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
     sync::LazyLock,
 };
@@ -49,6 +49,8 @@ pub(crate) mod flag {
     /// The name of a letter ("aitch").
     pub(crate) const LETTERNAME: u32 = 1 << 26;
     pub(crate) const SCALE: u32 = 1 << 27;
+    /// "hi it's": whatever stands alone behind it is a name.
+    pub(crate) const GREETING: u32 = 1 << 28;
 
     /// What may stand between the parts of one identifier.
     pub(crate) const GLUE: u32 = FILLER | FIX | THEN | CAPS;
@@ -133,6 +135,8 @@ pub(crate) struct Lexicon {
     /// Which language it is.
     pub(crate) lang: Lang,
     words: HashMap<Box<[u8]>, Entry, BuildHasherDefault<Fnv>>,
+    /// Two and more words with which longer phrases begin.
+    heads: HashSet<Box<[u8]>, BuildHasherDefault<Fnv>>,
 }
 
 macro_rules! tables {
@@ -176,10 +180,16 @@ impl Lexicon {
         self.words.get(folded)
     }
 
+    /// Whether a phrase begins with these folded words and goes on.
+    pub(crate) fn is_head(&self, folded: &[u8]) -> bool {
+        self.heads.contains(folded)
+    }
+
     fn new(lang: Lang, grammar: &str, common: &str) -> Self {
         let mut lexicon = Self {
             lang,
             words: HashMap::default(),
+            heads: HashSet::default(),
         };
         lexicon.read(ANY);
         lexicon.read(grammar);
@@ -235,6 +245,7 @@ impl Lexicon {
             "nameis" => flag::NAMEIS | flag::STOP,
             "thisis" => flag::THISIS | flag::STOP,
             "title" => flag::TITLE | flag::STOP,
+            "greeting" => flag::GREETING | flag::STOP,
             "speaking" => flag::SPEAKING | flag::STOP,
             "request" => flag::REQUEST,
             "wh" => flag::WH,
@@ -283,6 +294,9 @@ impl Lexicon {
                 .into();
             let head = self.words.entry(first).or_insert_with(|| UNKNOWN.clone());
             head.phrase = head.phrase.max(u8::try_from(words).unwrap_or(u8::MAX));
+            let ends = key.iter().enumerate().filter(|&(_, &byte)| byte == b' ');
+            self.heads
+                .extend(ends.skip(1).map(|(end, _)| Box::from(&key[..end])));
         }
         edit(
             self.words

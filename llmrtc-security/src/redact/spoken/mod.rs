@@ -98,6 +98,7 @@ pub(crate) fn language(text: &str, previous: Option<&str>) -> Lang {
                 if let Some(entry) = Lexicon::of(lang).get(key.get()) {
                     let sure = entry.num != NONE
                         || entry.month != 0
+                        || entry.ordinal != 0
                         || !entry.cue.is_empty()
                         || entry.is(flag::STOP);
                     let common = entry.is(flag::COMMON);
@@ -148,9 +149,15 @@ impl Reader<'_> {
         let mut last_name = None;
         // Addresses hold a sign; most texts hold none. The next one, from where the pass is.
         let mut sign = 0;
+        // An address ends in a known ending or goes through an at sign, unless one was asked for, and most dots join neither.
+        let mut ending = 0;
         while at < self.tokens.len() {
             let token = &self.tokens[at];
             cue.pass(at, token);
+            // "the doctor arrived": English titles stand without an article.
+            if token.is(flag::TITLE) && self.lang == Lang::En && !self.is_title(at) {
+                cue.name = None;
+            }
             let want = cue.at(at, token);
             if !self.may_start(token, want | self.asked) && !self.is_date_article(at) {
                 at += 1;
@@ -183,7 +190,18 @@ impl Reader<'_> {
                 .tokens
                 .get(sign)
                 .is_some_and(|token| token.reach < limit);
-            let address = if signs {
+            ending = ending.max(at);
+            while self.tokens.get(ending).is_some_and(|token| {
+                token.entry.sign != b'@' && !token.is(flag::TLD | flag::MAILHOUSE)
+            }) {
+                ending += 1;
+            }
+            let ends = (self.asked | want).any(Asked::EMAIL)
+                || self
+                    .tokens
+                    .get(ending)
+                    .is_some_and(|token| token.start < limit);
+            let address = if signs && ends {
                 self.address(at, limit, want)
             } else {
                 None
@@ -212,6 +230,52 @@ impl Reader<'_> {
                 None => at += 1,
             }
         }
+    }
+
+    /// Whether an English title may be one: not "the doctor", nor "i miss".
+    fn is_title(&self, at: usize) -> bool {
+        let Some(before) = at.checked_sub(1) else {
+            return true;
+        };
+        let verb = self.word(at).get() == b"miss"
+            && matches!(
+                self.word(before).get(),
+                b"i" | b"you"
+                    | b"we"
+                    | b"they"
+                    | b"to"
+                    | b"dont"
+                    | b"didnt"
+                    | b"not"
+                    | b"never"
+                    | b"really"
+                    | b"still"
+                    | b"do"
+                    | b"will"
+                    | b"ill"
+                    | b"might"
+                    | b"would"
+                    | b"always"
+            );
+        !self.tokens[at].joined()
+            || !verb
+                && !matches!(
+                    self.word(before).get(),
+                    b"the"
+                        | b"a"
+                        | b"my"
+                        | b"your"
+                        | b"his"
+                        | b"her"
+                        | b"our"
+                        | b"their"
+                        | b"this"
+                        | b"that"
+                        | b"another"
+                        | b"no"
+                        | b"every"
+                        | b"any"
+                )
     }
 
     /// A cheap look at a word: whether anything could begin with it.
@@ -252,6 +316,8 @@ struct Cue {
 pub(crate) enum NameCue {
     /// "my name is"
     Sure,
+    /// "hi it's"
+    Greeting,
     /// "this is", "i'm"
     Vague,
 }
@@ -273,6 +339,9 @@ impl Cue {
         if token.is(flag::NAMEIS | flag::TITLE) {
             self.name = Some(NameCue::Sure);
             self.name_at = at + 1;
+        } else if token.is(flag::GREETING) {
+            self.name = Some(NameCue::Greeting);
+            self.name_at = at + 1;
         } else if token.is(flag::THISIS) {
             if self.name != Some(NameCue::Sure) || at > self.name_at + 1 {
                 self.name = Some(NameCue::Vague);
@@ -280,7 +349,7 @@ impl Cue {
             } else {
                 self.name_at = at + 1;
             }
-        } else if at == self.name_at && token.is(flag::STOP | flag::LEAD) {
+        } else if at == self.name_at && token.is(flag::GLUE | flag::LEAD | flag::PARTICLE) {
             // "my name is, uh, it's"
             self.name_at = at + 1;
         }

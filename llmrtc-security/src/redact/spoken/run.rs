@@ -6,7 +6,7 @@ use super::{
     number::Style,
     token::{Gap, Shape, Token, folded},
 };
-use crate::redact::context::Asked;
+use crate::redact::{context::Asked, detector::Lang};
 
 /// Most characters of a run's code that are kept to decide by.
 const CODE: usize = 40;
@@ -108,9 +108,11 @@ impl Run {
 }
 
 impl Reader<'_> {
-    /// The token at `at`, if all it depends on lies before byte `limit`.
+    /// The token at `at`, if all it depends on lies before byte `limit`; of a text that ends before it nothing more can come.
     pub(crate) fn seen(&self, at: usize, limit: usize) -> Option<&Token> {
-        self.tokens.get(at).filter(|token| token.reach < limit)
+        self.tokens
+            .get(at)
+            .filter(|token| token.reach < limit || self.text.len() < limit)
     }
 
     /// The run that begins at token `at`, as far as byte `limit`.
@@ -195,7 +197,7 @@ impl Reader<'_> {
                 b'.' => dots += 1,
                 b'-' => dashes += 1,
                 b'@' | b'+' => return false,
-                0 if token.is(flag::GLUE) => {}
+                0 if token.is(flag::GLUE) || self.is_accented_e(at) => {}
                 0 => return false,
                 _ => {}
             }
@@ -305,7 +307,7 @@ impl Reader<'_> {
             Shape::Word if token.entry.letter != 0 => token.entry.letter,
             _ => return None,
         };
-        if token.entry.sign != 0 && token.entry.letter == 0 {
+        if token.entry.sign != 0 && token.entry.letter == 0 || self.is_accented_e(at) {
             return None;
         }
         // "b as in bravo", "b for bertie", "b bravo"
@@ -399,9 +401,14 @@ impl Reader<'_> {
                 || matches!(next.shape, Shape::Digits(_) | Shape::Mixed)
                 || next.entry.sign != 0
         });
+        // "… ocho cuatro uno seis a": the check letter of a Spanish identity number is sometimes a word.
+        let check = self.lang == Lang::Es
+            && asked.any(Asked::NATIONAL_ID)
+            && run.digits + run.letters == 8
+            && run.cardinals == 0;
         letter_after
             || (run.last_letter && self.tokens[at].gap == Gap::Space)
-            || (run.letters > 0 && ends)
+            || ((run.letters > 0 || check) && ends)
     }
 
     /// Words that a recogniser writes for letters and digits, believed only where a code was asked for and among its parts.
@@ -470,6 +477,12 @@ impl Reader<'_> {
     pub(crate) fn is_letter(&self, token: &Token) -> bool {
         matches!(token.shape, Shape::Letter(_))
             || (token.entry.letter != 0 && !token.is(flag::STOP | flag::COMMON))
+    }
+
+    /// Portuguese "é", the verb and the sound of thinking, which folds to the letter and the "and" that is written "e".
+    fn is_accented_e(&self, at: usize) -> bool {
+        let token = &self.tokens[at];
+        self.lang == Lang::Pt && matches!(&self.text[token.start..token.end], "é" | "É")
     }
 
     /// "una", "eine", "um": one, and more often an article.

@@ -288,15 +288,17 @@ pub(crate) fn tokenize(text: &str, lexicon: &'static Lexicon, tokens: &mut Vec<T
     while at < tokens.len() {
         let mut token = tokens[at];
         let mut taken = 1;
-        if token.entry.phrase > 1
-            && let Some((words, entry)) = phrase(text, &tokens[at..], lexicon)
-        {
-            token.end = tokens[at + words - 1].end;
-            token.reach = token.reach.max(token.end);
-            token.entry = entry;
-            token.value = entry.num;
-            token.shape = Shape::Word;
-            taken = words;
+        if token.entry.phrase > 1 {
+            let (found, reach) = phrase(text, &tokens[at..], lexicon);
+            token.reach = reach.unwrap_or(token.reach).max(token.end + 3);
+            if let Some((words, entry)) = found {
+                token.end = tokens[at + words - 1].end;
+                token.reach = token.reach.max(token.end + 3);
+                token.entry = entry;
+                token.value = entry.num;
+                token.shape = Shape::Word;
+                taken = words;
+            }
         }
         tokens[kept] = token;
         kept += 1;
@@ -305,13 +307,16 @@ pub(crate) fn tokenize(text: &str, lexicon: &'static Lexicon, tokens: &mut Vec<T
     tokens.truncate(kept);
 }
 
-/// The longest phrase at the head of `tokens`: how many words, and what it means.
+/// The longest phrase at the head of `tokens`: how many words, and what it means. Then the byte up to which that depends on the
+/// text, if a word was seen with which no phrase goes on.
 fn phrase(
     text: &str,
     tokens: &[Token],
     lexicon: &'static Lexicon,
-) -> Option<(usize, &'static Entry)> {
-    let head = tokens.first()?;
+) -> (Option<(usize, &'static Entry)>, Option<usize>) {
+    let Some(head) = tokens.first() else {
+        return (None, None);
+    };
     let most = usize::from(head.entry.phrase).min(tokens.len());
     let mut joined = Folded::new();
     joined.word(&text[head.start..head.end]);
@@ -324,11 +329,15 @@ fn phrase(
         }
         joined.push(b' ');
         joined.word(&text[token.start..token.end]);
-        if let Some(entry) = lexicon.get(joined.get()) {
+        let entry = lexicon.get(joined.get());
+        if let Some(entry) = entry {
             found = Some((words + 1, entry));
         }
+        if !lexicon.is_head(joined.get()) {
+            return (found, Some(token.end + 3));
+        }
     }
-    found
+    (found, None)
 }
 
 /// The folded text of a token, for what the tables cannot say.

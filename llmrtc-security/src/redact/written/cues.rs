@@ -102,6 +102,7 @@ const WORDS: &[(Cue, &[&str])] = &[
         "zip", "zip code", "zipcode", "postcode", "post code", "postal code", "postal", "código postal", "codigo postal", "code postal", "postleitzahl", "plz", "cep", "cap", "eircode",
     ]),
     (Cue::Harmless, &[
+        "zip file", "zip files", "zip archive", "gift card number",
         "order", "order number", "order no", "order id", "tracking", "tracking number", "invoice", "invoice number", "ticket", "ticket number", "case number", "case", "reference", "reference number", "ref", "ref.",
         "confirmation", "confirmation number", "confirmation code", "booking", "booking reference", "reservation", "reservation number", "room", "flight", "model", "model number", "serial", "serial number", "sku", "item", "item number",
         "part number", "product", "product code", "version", "build", "build number", "trace", "trace id", "traceid", "trace_id", "span id", "span_id", "request id", "request_id", "session id", "commit", "hash", "sha", "port", "error", "error code", "isbn", "ean", "upc", "barcode",

@@ -47,6 +47,7 @@ const PRODUCTS: &[&str] = &[
     "socket.io",
     "node.js",
     "draw.io",
+    "fly.io",
 ];
 
 fn is_local_part(character: char) -> bool {
@@ -355,7 +356,7 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
         .take_while(|byte| byte.is_ascii_digit() || **byte == b'.')
         .count();
     let quad = text[start..start + length].trim_end_matches('.');
-    quad.parse::<Ipv4Addr>().ok()?;
+    let address = quad.parse::<Ipv4Addr>().ok()?;
     let end = start + quad.len();
     let glued = match &text.as_bytes()[end..] {
         [b'.', next, ..] => next.is_ascii_alphanumeric(),
@@ -365,8 +366,8 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
     };
     let head = text[..start].trim_end_matches([' ', '=', ':', '"', '(']);
     let version = [
-        "version", "ver", "ver.", "v", "release", "build", "firmware", "rev", "section", "chapter",
-        "oid", "chrome", "edge",
+        "version", "versión", "versão", "ver", "ver.", "v", "release", "build", "firmware", "rev",
+        "section", "chapter", "oid", "chrome", "edge", "driver",
     ]
     .iter()
     .any(|word| {
@@ -377,12 +378,41 @@ pub(crate) fn ipv4(text: &str, start: usize) -> Option<Span> {
             && !head[..head.len() - word.len()]
                 .ends_with(|character: char| character.is_ascii_alphanumeric())
     });
-    (!glued && !version).then_some(Span {
-        start,
-        end,
-        kind: Kind::Ip,
-        score: 0.95,
-    })
+    // Nobody's address: this machine, any address, a mask.
+    let nobody = matches!(address.octets(), [0 | 127 | 255, ..]);
+    (!glued && !version && !nobody && (!is_small(address) || speaks_of_networks(head))).then_some(
+        Span {
+            start,
+            end,
+            kind: Kind::Ip,
+            score: 0.95,
+        },
+    )
+}
+
+/// Whether the numbers are as low as those of a version: "7.11.19.4".
+fn is_small(address: Ipv4Addr) -> bool {
+    let octets = address.octets();
+    octets[0] < 30 && octets.iter().all(|octet| *octet < 100)
+}
+
+/// Whether `head` ends with words among which four small numbers are an address.
+fn speaks_of_networks(head: &str) -> bool {
+    #[rustfmt::skip]
+    const WORDS: &[&str] = &[
+        "ip", "ipv4", "ips", "addr", "address", "addresses", "host", "hosts", "server", "servers", "router", "gateway", "ping", "pinged", "dns", "subnet", "ssh", "client", "peer", "remote", "network", "connection", "connections", "connected",
+        "connect", "traceroute", "nslookup", "resolver", "proxy", "vpn", "firewall", "src", "dst", "source", "login", "logged", "request", "requests", "from", "at", "port", "interface", "eth0", "inet", "route", "dirección", "servidor", "adresse",
+        "serveur", "endereço", "rechner", "netz", "red", "rede", "réseau", "conexión", "conexão", "connexion", "verbindung", "forwarded",
+    ];
+    let from = head
+        .char_indices()
+        .rev()
+        .take(48)
+        .last()
+        .map_or(0, |(at, _)| at);
+    head[from..]
+        .split(|character: char| !character.is_alphanumeric())
+        .any(|word| WORDS.iter().any(|known| known.eq_ignore_ascii_case(word)))
 }
 
 /// The IPv6 or hardware address at `start`.

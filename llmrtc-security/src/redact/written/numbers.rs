@@ -451,7 +451,8 @@ fn announced_harmless(text: &str, start: usize, cues: &mut Cues<'_>) -> bool {
 
 /// Whether the number is the value of a field in a log line or a program.
 fn assigned(text: &str, start: usize) -> bool {
-    text[..start].ends_with(['=', ':', '/', '_', '[', '<', '"'])
+    let before = &text[..start];
+    before.ends_with(['=', ':', '/', '_', '[', '<', '"']) || before.ends_with("= ")
 }
 
 /// Whether a unit follows, which makes the number a quantity.

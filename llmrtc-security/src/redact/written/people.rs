@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 
 use super::dates;
 use crate::redact::{
-    detector::{Span, horizon},
+    detector::{HORIZON, Span, horizon},
     kind::Kind,
 };
 
@@ -31,14 +31,14 @@ enum Phrase {
 const PHRASES: &[(Phrase, &[&str])] = &[
     (Phrase::Name, &[
         "my name is", "my name's", "my name’s", "name is", "name's", "name:", "full name:", "my full name is", "the name is", "i am called", "i'm called", "call me", "signed by", "attn:", "attention:", "cardholder:", "cardholder name:", "patient:", "customer:", "caller:",
-        "me llamo", "mi nombre es", "se llama", "nombre:", "je m'appelle", "je m’appelle", "mon nom est", "nom:", "ich heiße", "ich heisse", "mein name ist", "ich bin der", "ich bin die",
+        "me llamo", "mi nombre es", "se llama", "nombre:", "je m'appelle", "je m’appelle", "mon nom est", "nom:", "ich heiße", "ich heisse", "mein name ist",
         "meu nome é", "me chamo", "chamo-me", "nome:", "mi chiamo", "il mio nome è", "mijn naam is", "ik heet", "name ist", "best regards,", "kind regards,", "sincerely,", "yours truly,",
     ]),
     (Phrase::Title, &[
         "mr", "mr.", "mrs", "mrs.", "ms", "ms.", "miss", "mister", "dr.", "dr", "doctor", "prof.", "professor", "señor", "señora", "señorita", "sr.", "sra.", "srta.", "monsieur", "madame", "mme", "mlle", "mademoiselle",
         "herr", "frau", "herrn", "senhor", "senhora", "signor", "signora", "meneer", "mevrouw",
     ]),
-    (Phrase::Perhaps, &["this is", "i'm", "i’m", "i am", "it's", "soy", "je suis", "ich bin", "hier ist", "aqui é", "sou", "sono", "speak to", "speak with", "talk to", "ask for", "behalf of", "hier spricht"]),
+    (Phrase::Perhaps, &["this is", "i'm", "i’m", "i am", "it's", "soy", "je suis", "ich bin", "ich bin der", "ich bin die", "hier ist", "aqui é", "sou", "sono", "speak to", "speak with", "talk to", "ask for", "behalf of", "hier spricht"]),
     (Phrase::Password, &[
         "password", "passwd", "passphrase", "contraseña", "mot de passe", "passwort", "kennwort", "senha", "wachtwoord", "pwd",
     ]),
@@ -76,7 +76,10 @@ pub(crate) fn detect(text: &str, out: &mut Vec<Span>) {
         }
         let span = match phrase {
             Phrase::At => super::net::obfuscated_email(text, start),
-            Phrase::Password | Phrase::Username => credential(text, start, end, phrase),
+            Phrase::Username => {
+                credential(text, start, end, phrase).or_else(|| username_before(text, start, end))
+            }
+            Phrase::Password => credential(text, start, end, phrase),
             Phrase::Birth => dates::in_words(text, end).map(|(start, end)| Span {
                 start,
                 end,
@@ -102,7 +105,7 @@ fn stands_alone(text: &str, start: usize, end: usize) -> bool {
 const NOT_NAMES: &[&str] = &[
     "The", "A", "An", "I", "I'm", "And", "But", "Or", "So", "If", "It", "Is", "My", "Your", "His", "Her", "Our", "Not", "No", "Yes", "OK", "Okay", "Please", "Thanks", "Thank", "Hi", "Hello", "Hey", "Dear", "For", "From", "In", "On", "At", "To", "We", "You", "He", "She", "They", "This", "That", "What", "When", "Where", "Why", "How", "Who", "Can", "Could", "Will", "Would",
     "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday", "January", "February", "March", "April", "June", "July", "August", "September", "October", "November", "December", "English", "Spanish", "French", "German", "American", "British", "Der", "Die", "Das", "Ich", "Und", "El", "La", "Le", "Les", "O", "Os", "Null", "None", "Unknown", "Maybe", "Later", "Back", "Tomorrow", "Today", "Tonight",
-    "AI", "Alexa", "Siri", "Assistant", "Customer", "Support", "Service", "Hotel", "President", "Chairman", "Minister", "Who", "Bank", "Data", "ID",
+    "New", "Los", "Las", "Hong", "AI", "Alexa", "Siri", "Assistant", "Customer", "Support", "Service", "Hotel", "Pepper", "President", "Chairman", "Chairwoman", "Minister", "Speaker", "Secretary", "Ambassador", "Mayor", "Governor", "Senator", "Judge", "Director", "Chair", "Ober", "Kollege", "Kollegin", "Doktor", "Professor", "Richter", "Präsident", "Präsidentin", "Kanzler", "Direktor", "Président", "Ministre", "Maire", "Directeur", "Presidente", "Director", "Diretor", "Ministro", "Who", "Bank", "Data", "ID",
 ];
 
 /// Whether a word in capitals is one that starts sentences and no name.
@@ -365,7 +368,7 @@ fn credential(text: &str, cue_start: usize, cue_end: usize, phrase: Phrase) -> O
     const ORDINARY: &[&str] = &[
         "wrong", "incorrect", "invalid", "required", "expired", "correct", "not", "too", "the", "a", "an", "my", "your", "very", "still", "also", "now", "no", "lost", "forgotten", "missing", "empty", "weak", "strong", "secret", "safe", "secure", "being", "something", "always", "never", "on", "in", "at", "for", "to", "that",
         "necessary", "needed", "reset", "changed", "case", "case-sensitive", "what", "rejected", "blocked", "locked", "protected", "stored", "saved", "and", "or", "with", "only", "optional", "unknown", "null", "none", "nil", "true", "false", "string", "bytes", "so", "just", "really", "about", "set", "sent", "stuck", "broken", "fine",
-        "incorrecta", "incorrecto", "incorrecte", "falsch", "abgelaufen", "errada", "una", "un", "une", "eine", "ein", "uma", "um", "muy", "très", "sehr", "muito", "nicht", "pas", "no", "não", "correcta", "richtig",
+        "incorrecta", "incorrecto", "incorrecte", "falsch", "abgelaufen", "errada", "una", "un", "une", "eine", "ein", "uma", "um", "muy", "très", "sehr", "muito", "nicht", "pas", "no", "não", "correcta", "richtig", "obligatoria", "obligatorio", "obrigatória", "obrigatório", "obligatoire", "erforderlich", "notwendig", "necesaria", "necessária", "nécessaire", "caducada", "expirada", "expiré", "vencida", "bloqueada", "bloqué", "gesperrt", "segura", "sicher", "incorreta", "forte", "schwach", "débil", "fraca", "faible",
     ];
     if ORDINARY
         .iter()
@@ -388,6 +391,35 @@ fn credential(text: &str, cue_start: usize, cue_end: usize, phrase: Phrase) -> O
         kind,
         score: 0.85,
     })
+}
+
+/// "lauren_954, that is my user name": the word before the link, if it looks like one that somebody made up.
+fn username_before(text: &str, cue_start: usize, cue_end: usize) -> Option<Span> {
+    const LINKS: &[&str] = &[
+        "is my", "'s my", "as my", "is the", "es mi", "est mon", "ist mein", "é o meu", "é meu",
+    ];
+    let head = text[..cue_start].strip_suffix(' ')?;
+    let link = LINKS.iter().find(|link| head.ends_with(**link))?;
+    let head = head[..head.len() - link.len()].trim_end_matches(' ');
+    let head = ["that", "this", "it", "which", "ese", "das", "ça"]
+        .iter()
+        .find_map(|word| head.strip_suffix(word))
+        .unwrap_or(head)
+        .trim_end_matches([' ', ',']);
+    let start = head.rfind(char::is_whitespace).map_or(0, |at| at + 1);
+    let word = &head[start..];
+    let made_up = word.contains(|character: char| character.is_ascii_digit() || character == '_')
+        && word.contains(char::is_alphabetic)
+        && !word.contains(['/', ':', '@']);
+    // The cue has to lie within what a decision about the word may see.
+    let seen = start + horizon(text, start).len() > cue_end || cue_end == text.len();
+    (made_up && seen && (3..=32).contains(&word.len()) && text[start..cue_end].len() < HORIZON)
+        .then(|| Span {
+            start,
+            end: start + word.len(),
+            kind: Kind::Username,
+            score: 0.8,
+        })
 }
 
 /// A bank identifier code behind its cue: six letters, two letters or digits, perhaps three more.

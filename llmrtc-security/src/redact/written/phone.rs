@@ -47,7 +47,7 @@ pub(crate) fn score(run: &Run, groups: usize, lang: Option<Lang>) -> Option<f32>
     if digits.starts_with(b"00") || digits.starts_with(b"0111") {
         let prefix = if digits.starts_with(b"00") { 2 } else { 3 };
         return (run.separated_by(groups, SEPARATORS) && international(run, groups, prefix))
-            .then_some(0.85);
+            .then_some(0.79);
     }
     if let Some(score) = american(run, groups, shape, digits) {
         return Some(score);
