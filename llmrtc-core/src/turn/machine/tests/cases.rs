@@ -176,7 +176,13 @@ fn a_failed_response_does_not_run_its_tools_in_the_next_turn() {
     let words = bench.end(1, StopReason::ToolUse);
     assert_eq!(
         words,
-        ["abandon 1", "1 failed: llm", "turn 2", "ask 2: second"]
+        [
+            "abandon 1",
+            "1 failed: llm",
+            "turn 2",
+            "transcript second",
+            "ask 2: second"
+        ]
     );
 }
 
