@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::redact::{
-    detector::{Span, horizon},
+    detector::{HORIZON, Span, horizon},
     kind::Kind,
 };
 
@@ -102,6 +102,15 @@ fn local_part(head: &str) -> Option<usize> {
 /// The end of a domain with at least one dot and letters last, for an address that starts at `start`.
 fn domain_end(text: &str, start: usize, domain: usize) -> Option<usize> {
     let outside = |character: char| !is_label(character) && character != '.';
+    // Most at signs have no dot behind them; that is seen without measuring the horizon.
+    let room = HORIZON.saturating_sub(domain + 1 - start);
+    let ends = text.as_bytes()[domain..]
+        .iter()
+        .take(room)
+        .find(|byte| byte.is_ascii() && !is_label(char::from(**byte)));
+    if ends.is_some_and(|byte| *byte != b'.') {
+        return None;
+    }
     let limit = start + horizon(text, start).len();
     let seen = text.get(domain..limit)?;
     if let Some(length) = seen
