@@ -255,12 +255,14 @@ impl Block for Block4 {
             let mut out = [0.0; ROWS];
             for (block, vector) in blocks.iter().zip(vector) {
                 // Eight products of at most 15·127 fit into sixteen bits, which every vector unit can multiply.
+                // Nothing wraps; the names keep checks of debug builds out of the loop.
                 let mut sums = [0i16; 4 * ROWS];
                 for (g, quad) in block.quads.iter().enumerate() {
                     let (low, high) = (spread(vector.quads[g]), spread(vector.quads[g + 4]));
                     for lane in 0..4 * ROWS {
-                        sums[lane] += i16::from(quad[lane] & 15) * low[lane]
-                            + i16::from(quad[lane] >> 4) * high[lane];
+                        let first = i16::from(quad[lane] & 15).wrapping_mul(low[lane]);
+                        let second = i16::from(quad[lane] >> 4).wrapping_mul(high[lane]);
+                        sums[lane] = sums[lane].wrapping_add(first.wrapping_add(second));
                     }
                 }
                 let sums = gather(&sums);
@@ -325,8 +327,9 @@ impl Block for Block8 {
                         let (low, high) = (spread(vector.quads[g]), spread(vector.quads[g + 1]));
                         let mut pairs = [0i16; 4 * ROWS];
                         for lane in 0..4 * ROWS {
-                            pairs[lane] = i16::from(first[lane]) * low[lane]
-                                + i16::from(second[lane]) * high[lane];
+                            let first = i16::from(first[lane]).wrapping_mul(low[lane]);
+                            let second = i16::from(second[lane]).wrapping_mul(high[lane]);
+                            pairs[lane] = first.wrapping_add(second);
                         }
                         for (sum, pairs) in sums.iter_mut().zip(gather(&pairs)) {
                             *sum += pairs;
