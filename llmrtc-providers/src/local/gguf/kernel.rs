@@ -230,31 +230,49 @@ trait Block: Sized {
     ) -> [[f32; ROWS]; N];
 }
 
+/// Four values, once for every row of a panel.
+#[inline(always)]
+fn spread(quad: i32) -> [i16; 4 * ROWS] {
+    let values = quad.to_le_bytes().map(|byte| i16::from(byte as i8));
+    std::array::from_fn(|lane| values[lane % 4])
+}
+
+/// Adds up the four sums of every row.
+#[inline(always)]
+fn gather(sums: &[i16; 4 * ROWS]) -> [i32; ROWS] {
+    let mut out = [0; ROWS];
+    for (out, four) in out.iter_mut().zip(sums.as_chunks::<4>().0) {
+        *out = four.iter().map(|sum| i32::from(*sum)).sum();
+    }
+    out
+}
+
 impl Block for Block4 {
     #[inline(always)]
     fn panel<const N: usize>(blocks: &[Self], vectors: [&[Rounded]; N]) -> [[f32; ROWS]; N] {
-        let mut out = [[0.0; ROWS]; N];
-        for (at, block) in blocks.iter().enumerate() {
-            for (out, vector) in out.iter_mut().zip(vectors) {
-                let vector = &vector[at];
-                let mut sums = [0i32; ROWS];
+        // A panel fits into the first cache, so each vector has its own pass over it, in few registers.
+        vectors.map(|vector| {
+            let mut out = [0.0; ROWS];
+            for (block, vector) in blocks.iter().zip(vector) {
+                // Eight products of at most 15·127 fit into sixteen bits, which every vector unit can multiply.
+                // Nothing wraps; the names keep checks of debug builds out of the loop.
+                let mut sums = [0i16; 4 * ROWS];
                 for (g, quad) in block.quads.iter().enumerate() {
-                    let low = vector.quads[g].to_le_bytes();
-                    let high = vector.quads[g + 4].to_le_bytes();
-                    for (sum, four) in sums.iter_mut().zip(quad.as_chunks::<4>().0) {
-                        for k in 0..4 {
-                            *sum += i32::from(four[k] & 15) * i32::from(low[k] as i8)
-                                + i32::from(four[k] >> 4) * i32::from(high[k] as i8);
-                        }
+                    let (low, high) = (spread(vector.quads[g]), spread(vector.quads[g + 4]));
+                    for lane in 0..4 * ROWS {
+                        let first = i16::from(quad[lane] & 15).wrapping_mul(low[lane]);
+                        let second = i16::from(quad[lane] >> 4).wrapping_mul(high[lane]);
+                        sums[lane] = sums[lane].wrapping_add(first.wrapping_add(second));
                     }
                 }
+                let sums = gather(&sums);
                 for (lane, out) in out.iter_mut().enumerate() {
                     *out += block.scale[lane] * vector.scale * sums[lane] as f32
                         + block.offset[lane] * vector.sum;
                 }
             }
-        }
-        out
+            out
+        })
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -298,18 +316,23 @@ impl Block for Block4 {
 impl Block for Block8 {
     #[inline(always)]
     fn panel<const N: usize>(blocks: &[Self], vectors: [&[Rounded]; N]) -> [[f32; ROWS]; N] {
-        let mut out = [[0.0; ROWS]; N];
-        for (at, block) in blocks.iter().enumerate() {
-            for (out, vector) in out.iter_mut().zip(vectors) {
-                let vector = &vector[at];
+        vectors.map(|vector| {
+            let mut out = [0.0; ROWS];
+            for (block, vector) in blocks.iter().zip(vector) {
                 for half in 0..2 {
                     let mut sums = [0i32; ROWS];
-                    for g in half * 4..half * 4 + 4 {
-                        let values = vector.quads[g].to_le_bytes();
-                        for (sum, four) in sums.iter_mut().zip(block.quads[g].as_chunks::<4>().0) {
-                            for k in 0..4 {
-                                *sum += i32::from(four[k]) * i32::from(values[k] as i8);
-                            }
+                    for g in [half * 4, half * 4 + 2] {
+                        // Two products of at most 128·127 fit into sixteen bits.
+                        let (first, second) = (&block.quads[g], &block.quads[g + 1]);
+                        let (low, high) = (spread(vector.quads[g]), spread(vector.quads[g + 1]));
+                        let mut pairs = [0i16; 4 * ROWS];
+                        for lane in 0..4 * ROWS {
+                            let first = i16::from(first[lane]).wrapping_mul(low[lane]);
+                            let second = i16::from(second[lane]).wrapping_mul(high[lane]);
+                            pairs[lane] = first.wrapping_add(second);
+                        }
+                        for (sum, pairs) in sums.iter_mut().zip(gather(&pairs)) {
+                            *sum += pairs;
                         }
                     }
                     for (lane, out) in out.iter_mut().enumerate() {
@@ -317,8 +340,8 @@ impl Block for Block8 {
                     }
                 }
             }
-        }
-        out
+            out
+        })
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -593,18 +616,22 @@ mod tests {
 
     #[test]
     fn products_with_extreme_values_do_not_overflow() {
-        let mut blocks = [u8::MAX; 18];
-        blocks[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
-        let file = Writer::default()
-            .raw("t", &[32, 8], 2, &blocks.repeat(8))
-            .build();
-        let mut source = Cursor::new(file);
-        let contents = Contents::read(&mut source).unwrap();
-        let (contents, source) = (&contents, &mut source);
-        let matrix = Loader { contents, source }.matrix("t", 8, 32).unwrap();
-        let cpu = Cpu::detect();
-        let out = cpu.multiply(&matrix, &Vectors::new(cpu, vec![-127.0; 32], 32));
-        assert_eq!(out, [-127.0 * 7.0 * 32.0; 8]);
+        // Four-bit weights are 15 − 8, eight-bit ones −128.
+        for (kind, bytes, fill, weight) in [(2, 18, u8::MAX, 7.0), (8, 34, 0x80, -128.0)] {
+            let mut block = vec![fill; bytes];
+            block[..2].copy_from_slice(&0x3C00u16.to_le_bytes());
+            let file = Writer::default()
+                .raw("t", &[32, 8], kind, &block.repeat(8))
+                .build();
+            let mut source = Cursor::new(file);
+            let contents = Contents::read(&mut source).unwrap();
+            let (contents, source) = (&contents, &mut source);
+            let matrix = Loader { contents, source }.matrix("t", 8, 32).unwrap();
+            for cpu in [Cpu::detect(), Cpu::plain()] {
+                let out = cpu.multiply(&matrix, &Vectors::new(cpu, vec![-127.0; 32], 32));
+                assert_eq!(out, [-127.0 * weight * 32.0; 8]);
+            }
+        }
     }
 
     #[test]
