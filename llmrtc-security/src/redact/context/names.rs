@@ -54,8 +54,8 @@ impl Reader<'_> {
             _ if asked => match first {
                 // "it's ken from downstairs"
                 Likeness::Either
-                    if !self.stands(at, limit)
-                        && !(cue.is_some() && self.tokens[at].is(flag::GIVEN)) =>
+                    if !(self.stands(at, limit)
+                        || cue.is_some() && self.tokens[at].is(flag::GIVEN)) =>
                 {
                     return None;
                 }
