@@ -111,7 +111,7 @@ fn spectral_distance(original: &[i16], packets: &[Bytes]) -> Result<f64, Box<dyn
     let mut decoder = Decoder::new(SampleRate::HZ_48000)?;
     let mut decoded = Vec::new();
     for packet in packets {
-        decoded.extend_from_slice(&decoder.decode(packet)?);
+        decoded.extend_from_slice(decoder.decode(packet)?);
     }
     let correlation = |lag: usize| -> f64 {
         let pairs = original.iter().zip(&decoded[lag..]);

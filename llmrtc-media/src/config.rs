@@ -6,7 +6,7 @@ use llmrtc_core::duration;
 use serde::Deserialize;
 use validator::{Validate, ValidationError};
 
-use crate::peer::PeerConfig;
+use crate::{endpoint::LONGEST_HOLD, peer::PeerConfig};
 
 /// The media section of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Validate)]
@@ -29,11 +29,13 @@ pub struct MediaConfig {
     pub peer: PeerConfig,
 }
 
-/// When a sound counts as a voice. Durations are rounded up to whole detector frames (16 ms).
+/// When a sound counts as a voice. Durations are rounded up to whole detector frames (16 ms, Silero 32 ms).
 #[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
 #[validate(schema(function = "vad_is_consistent"))]
 pub struct VadConfig {
+    /// What scores the frames.
+    pub detector: DetectorKind,
     /// Detector score from which a frame is voiced.
     #[validate(range(min = 0.05, max = 0.99))]
     pub threshold: f32,
@@ -55,11 +57,39 @@ pub struct VadConfig {
     /// The stretch in which `interrupt` has to come together. Output is held meanwhile, so at most 250 ms.
     #[serde(with = "duration")]
     pub interrupt_within: Duration,
+    /// Voice over an answer that goes on is an "mm-hm" until it has lasted this long: the answer is held, and continues
+    /// when the voice stops before. Zero: every confirmed voice ends the answer. At most 1 s.
+    #[serde(with = "duration")]
+    pub backchannel: Duration,
+    /// The silence after which such a voice has stopped.
+    #[serde(with = "duration")]
+    pub backchannel_silence: Duration,
+    /// How much louder than the room before it a sound must be to interrupt, in dB.
+    #[validate(range(min = 0.0, max = 30.0))]
+    pub interrupt_above_room_db: f32,
+    /// How much softer than the caller's voice so far a sound may be to interrupt, in dB.
+    #[validate(range(min = 0.0, max = 60.0))]
+    pub interrupt_below_voice_db: f32,
+}
+
+/// A voice detector by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum DetectorKind {
+    /// The small network inside the binary, 16 ms frames.
+    #[default]
+    Earshot,
+    /// Silero, 32 ms frames; a model that has to be installed. Without it, `earshot`.
+    Silero,
+    /// Loud is voice: for tests.
+    Energy,
 }
 
 impl Default for VadConfig {
     fn default() -> Self {
         Self {
+            detector: DetectorKind::Earshot,
             // Where the default detector was trained to divide. Noise bursts and clicks of any loudness stay below 0.45.
             threshold: 0.5,
             // The score decays over 100 ms after the last sound. Lower, and every answer waits for that decay.
@@ -72,6 +102,15 @@ impl Default for VadConfig {
             // score, because more time would leave the assistant talking over the caller.
             interrupt: Duration::from_millis(80),
             interrupt_within: Duration::from_millis(160),
+            // docs/turn-taking.md has the figures: "yeah", "okay" and "mm-hm" voice 150–380 ms, and whoever wants the floor
+            // has spoken for longer within half a second.
+            backchannel: Duration::from_millis(368),
+            // Longer than the gap of "uh-huh"; the caller hears the answer pause for that much more.
+            backchannel_silence: Duration::from_millis(208),
+            // Twice the room: background voices and music that were there before do not interrupt.
+            interrupt_above_room_db: 6.0,
+            // A telephone in the next room is softer than that, the same caller turning away is not.
+            interrupt_below_voice_db: 15.0,
         }
     }
 }
@@ -92,6 +131,13 @@ fn vad_is_consistent(vad: &VadConfig) -> Result<(), ValidationError> {
     if vad.confirm_within.max(vad.interrupt_within) > Duration::from_millis(500) {
         return problem("confirm_within and interrupt_within must not exceed 500ms");
     }
+    if vad.backchannel > Duration::from_secs(1) {
+        return problem("backchannel must not exceed 1s");
+    }
+    let silence = Duration::from_millis(50)..=Duration::from_millis(500);
+    if !silence.contains(&vad.backchannel_silence) {
+        return problem("backchannel_silence must be between 50ms and 500ms");
+    }
     Ok(())
 }
 
@@ -100,6 +146,11 @@ fn vad_is_consistent(vad: &VadConfig) -> Result<(), ValidationError> {
 #[serde(default, deny_unknown_fields)]
 #[validate(schema(function = "endpoint_is_consistent"))]
 pub struct EndpointConfig {
+    /// What decides.
+    pub policy: PolicyKind,
+    /// How the semantic policy does.
+    #[validate(nested)]
+    pub semantic: SemanticConfig,
     /// Silence after the last voiced frame that ends an utterance, 200 ms–3 s.
     #[serde(with = "duration")]
     pub silence: Duration,
@@ -126,9 +177,76 @@ pub struct EndpointConfig {
     pub gap_is_loss: Duration,
 }
 
+/// An endpointing policy by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PolicyKind {
+    /// `semantic` where its model is installed, otherwise `silence`.
+    #[default]
+    Auto,
+    /// A fixed silence ends a turn.
+    Silence,
+    /// A turn that sounds complete ends after a short silence, one that does not is held. Without the model, `silence`.
+    Semantic,
+}
+
+/// How the semantic policy decides. Where its model gives no answer in time, the silences of [`EndpointConfig`] count.
+#[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
+#[serde(default, deny_unknown_fields)]
+#[validate(schema(function = "semantic_is_consistent"))]
+pub struct SemanticConfig {
+    /// Silence after which the turn is judged, 50 ms–1 s.
+    #[serde(with = "duration")]
+    pub judge_after: Duration,
+    /// How soon an incomplete turn is judged again, 100 ms–2 s. An answer that takes longer is not waited for.
+    #[serde(with = "duration")]
+    pub judge_every: Duration,
+    /// Probability from which a turn counts as complete.
+    #[validate(range(min = 0.05, max = 0.99))]
+    pub threshold: f32,
+    /// Silence that ends an incomplete turn, at most 3 s.
+    #[serde(with = "duration")]
+    pub hold: Duration,
+}
+
+impl Default for SemanticConfig {
+    fn default() -> Self {
+        Self {
+            // The detector's score outlives the voice by 60–90 ms, so the model hears some 200 ms of silence, as it was
+            // trained to, and its answer is there before a quarter of a second of counted silence.
+            judge_after: Duration::from_millis(144),
+            // Twice the time an answer takes on a busy machine.
+            judge_every: Duration::from_millis(304),
+            threshold: 0.5,
+            // Thinking about the next digit takes one to two seconds.
+            hold: Duration::from_secs(2),
+        }
+    }
+}
+
+fn semantic_is_consistent(semantic: &SemanticConfig) -> Result<(), ValidationError> {
+    let problem = |message: &'static str| {
+        Err(ValidationError::new("inconsistent").with_message(message.into()))
+    };
+    let ms = Duration::from_millis;
+    if !(ms(50)..=ms(1_000)).contains(&semantic.judge_after) {
+        return problem("judge_after must be between 50ms and 1s");
+    }
+    if !(ms(100)..=ms(2_000)).contains(&semantic.judge_every) {
+        return problem("judge_every must be between 100ms and 2s");
+    }
+    if semantic.hold < semantic.judge_after || semantic.hold > LONGEST_HOLD {
+        return problem("hold must not be shorter than judge_after nor exceed 3s");
+    }
+    Ok(())
+}
+
 impl Default for EndpointConfig {
     fn default() -> Self {
         Self {
+            policy: PolicyKind::Auto,
+            semantic: SemanticConfig::default(),
             // The detector's score outlives the voice by 60–90 ms, so a pause of half a second never ends a turn, and the
             // end is known within 600 ms of the last sound.
             silence: Duration::from_millis(500),
@@ -236,6 +354,13 @@ mod tests {
             vad(|vad| vad.confirm = Duration::ZERO),
             vad(|vad| vad.interrupt = Duration::from_millis(300)),
             vad(|vad| vad.confirm_within = Duration::from_secs(2)),
+            vad(|vad| vad.backchannel = Duration::from_secs(2)),
+            vad(|vad| vad.backchannel_silence = Duration::ZERO),
+            vad(|vad| vad.interrupt_above_room_db = -1.0),
+            endpoint(|endpoint| endpoint.semantic.threshold = 1.0),
+            endpoint(|endpoint| endpoint.semantic.judge_after = Duration::ZERO),
+            endpoint(|endpoint| endpoint.semantic.judge_every = Duration::from_secs(3)),
+            endpoint(|endpoint| endpoint.semantic.hold = Duration::from_secs(4)),
             endpoint(|endpoint| endpoint.silence = Duration::from_millis(20)),
             endpoint(|endpoint| endpoint.tail = Duration::from_secs(1)),
             endpoint(|endpoint| endpoint.max_utterance = Duration::from_secs(1)),

@@ -3,9 +3,13 @@
 //! Audio time is the only time: events carry the instants at which the audio was captured, and silence is counted in
 //! frames. The clock matters where no audio comes: a gap between packets is silence, and a long one is a lost source.
 
+mod loudness;
+mod words;
+
 use std::{
     collections::VecDeque,
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,42 +18,28 @@ use llmrtc_core::{
     speech::{EndReason, SpeechEvent},
 };
 
+use self::loudness::{Levels, Loudness};
+pub use self::words::wants_floor;
 use crate::{
     config::{EndpointConfig, VadConfig},
-    endpoint::{EndpointPolicy, LONGEST_HOLD, Pause, SilencePolicy, Verdict},
+    endpoint::{
+        EndpointPolicy, Judgement, LONGEST_HOLD, Pause, Pending, SilencePolicy, TurnJudge, Verdict,
+    },
     vad::{
         VoiceDetector,
-        gate::{Gate, GateChange, GateState},
+        gate::{Floor, Gate, GateChange, GateState},
     },
 };
 
 /// Everything the ears hear is at this rate.
 const RATE: SampleRate = SampleRate::HZ_16000;
 
+/// Silence in which a short voice over the assistant's is taken for finished and given to the judge: most pauses within
+/// words are shorter.
+const WORD_ENDS: Duration = Duration::from_millis(96);
+
 /// Partial transcripts longer than this keep their end: only the last words matter for endpointing.
 const MAX_TRANSCRIPT_BYTES: usize = 1_024;
-
-/// Follows how loud the voice is: up at once, down by half in about 0.7 s of 16 ms frames.
-#[derive(Clone, Copy, Debug, Default)]
-struct Loudness {
-    rms: f32,
-}
-
-impl Loudness {
-    const DECAY: f32 = 0.985;
-    /// 18 dB below the voice is the room, unless the detector is sure.
-    const QUIET: f32 = 1.0 / 8.0;
-    /// Detectors with memory rate the first silence after a voice as voice, though not as sure as this.
-    const SURE: f32 = 0.8;
-
-    /// Whether `frame` is too quiet to be part of the voice before it.
-    fn is_quiet(&mut self, frame: &[i16]) -> bool {
-        let power: f32 = frame.iter().map(|sample| f32::from(*sample).powi(2)).sum();
-        let rms = (power / frame.len().max(1) as f32).sqrt();
-        self.rms = rms.max(self.rms * Self::DECAY);
-        rms < self.rms * Self::QUIET
-    }
-}
 
 /// Listens to one caller.
 pub struct Ears {
@@ -57,7 +47,12 @@ pub struct Ears {
     live: bool,
     detector: Box<dyn VoiceDetector>,
     loudness: Loudness,
+    levels: Levels,
     gate: Gate,
+    /// Who knows what a short voice over the assistant's wants.
+    floor_judge: Option<Arc<dyn TurnJudge>>,
+    /// What it was asked about the current one.
+    doubt: Option<Pending>,
     policy: Box<dyn EndpointPolicy>,
     silence_policy: SilencePolicy,
     /// Length of a detector frame.
@@ -99,7 +94,10 @@ impl Ears {
             endpoint: endpoint.clone(),
             live,
             detector,
-            loudness: Loudness::default(),
+            loudness: Loudness::new(frame),
+            levels: Levels::new(vad, frame),
+            floor_judge: None,
+            doubt: None,
             gate: Gate::new(vad, frame),
             policy,
             silence_policy: SilencePolicy::new(endpoint),
@@ -118,26 +116,32 @@ impl Ears {
         }
     }
 
+    /// With a judge of short words spoken over the assistant's speech: yes means that they want the floor. Without one they
+    /// do not, unless live transcription says otherwise.
+    pub fn with_floor_judge(mut self, judge: Option<Arc<dyn TurnJudge>>) -> Self {
+        self.floor_judge = judge;
+        self
+    }
+
     /// The next event. Call until `None` after every other call.
     pub fn next_event(&mut self) -> Option<SpeechEvent> {
         self.events.pop_front()
     }
 
-    /// Hears `pcm`, 16 kHz mono, whose last sample was captured at `captured`. `audible`: whether the caller hears the
-    /// assistant.
-    pub fn push(&mut self, pcm: &[i16], captured: Instant, audible: bool) {
+    /// Hears `pcm`, 16 kHz mono, whose last sample was captured at `captured`.
+    pub fn push(&mut self, pcm: &[i16], captured: Instant, floor: Floor) {
         if let Some(begun) = captured.checked_sub(RATE.duration_of(pcm.len())) {
-            self.fill_gap(begun, audible);
+            self.fill_gap(begun, floor);
         }
         self.source_until = later(self.source_until, captured);
         self.heard_until = later(self.heard_until, captured);
         self.audio.extend_from_slice(pcm);
-        self.hear(captured, audible, |detector, frame| detector.score(frame));
+        self.hear(captured, floor, |detector, frame| detector.score(frame));
     }
 
     /// Counts a gap between packets as silence, and ends the utterance when it gets too long. Call at
     /// [`deadline`](Self::deadline).
-    pub fn tick(&mut self, now: Instant, audible: bool) {
+    pub fn tick(&mut self, now: Instant, floor: Floor) {
         if self.gate.state() == GateState::Quiet {
             return;
         }
@@ -147,7 +151,7 @@ impl Ears {
         if gap.is_some_and(|gap| gap >= self.endpoint.gap_is_loss) {
             self.end(EndReason::SourceLost);
         } else {
-            self.fill_gap(now, audible);
+            self.fill_gap(now, floor);
         }
     }
 
@@ -178,7 +182,7 @@ impl Ears {
     }
 
     /// Puts silence where the source left a gap up to `until`, if the gap is long enough to count.
-    fn fill_gap(&mut self, until: Instant, audible: bool) {
+    fn fill_gap(&mut self, until: Instant, floor: Floor) {
         let (Some(source), Some(heard)) = (self.source_until, self.heard_until) else {
             return;
         };
@@ -196,22 +200,28 @@ impl Ears {
         self.audio.resize(self.audio.len() + samples, 0);
         self.heard_until = later(self.heard_until, until);
         // Invented silence needs no detector.
-        self.hear(until, audible, |_, _| 0.0);
+        self.hear(until, floor, |_, _| 0.0);
     }
 
     /// Scores the whole frames in `audio`, whose end was captured at `captured`.
     fn hear(
         &mut self,
         captured: Instant,
-        audible: bool,
+        floor: Floor,
         score: impl Fn(&mut dyn VoiceDetector, &[i16]) -> f32,
     ) {
         while self.audio.len() - self.scored >= self.frame_samples {
             let end = self.scored + self.frame_samples;
             let frame = &self.audio[self.scored..end];
             let mut score = score(&mut *self.detector, frame);
-            let speaking = matches!(self.gate.state(), GateState::Speaking | GateState::Stopping);
-            if self.loudness.is_quiet(frame) && speaking && score < Loudness::SURE {
+            let state = self.gate.state();
+            let speaking = !matches!(state, GateState::Quiet | GateState::Starting);
+            let rms = loudness::rms(frame);
+            let fades = self.loudness.is_quiet(rms) && speaking && score < Loudness::SURE;
+            let claims = matches!(state, GateState::Quiet | GateState::Starting);
+            let distant = claims && floor.is_audible() && !self.levels.is_near(rms);
+            self.levels.follow(rms, score, state);
+            if fades || distant {
                 score = 0.0;
             }
             self.scored = end;
@@ -219,7 +229,7 @@ impl Ears {
             self.take_frame(
                 score,
                 captured.checked_sub(ahead).unwrap_or(captured),
-                audible,
+                floor,
             );
         }
         self.send_live();
@@ -227,8 +237,27 @@ impl Ears {
     }
 
     /// Takes the score of the frame that ends at `scored` and was captured until `at`.
-    fn take_frame(&mut self, score: f32, at: Instant, audible: bool) {
-        let change = self.gate.push(score, audible);
+    fn take_frame(&mut self, score: f32, at: Instant, floor: Floor) {
+        let change = self.gate.push(score, floor);
+        self.apply(change, at);
+        let state = self.gate.state();
+        if state != GateState::Quiet && self.gate.silent_frames() == 0 {
+            self.voice_end = self.scored;
+            self.last_voice = Some(at);
+        }
+        if state == GateState::Doubtful {
+            self.consider_doubt(at);
+        }
+        if self.gate.state() == GateState::Stopping {
+            self.consider_ending();
+        }
+        let speaking = matches!(self.gate.state(), GateState::Speaking | GateState::Stopping);
+        if speaking && RATE.duration_of(self.scored) >= self.endpoint.max_utterance {
+            self.end(EndReason::TooLong);
+        }
+    }
+
+    fn apply(&mut self, change: Option<GateChange>, at: Instant) {
         match change {
             Some(GateChange::Onset) => {
                 let begun = self.scored - self.frame_samples;
@@ -238,6 +267,7 @@ impl Ears {
                 self.sent = 0;
                 self.paused = false;
                 self.transcript = None;
+                self.doubt = None;
                 let at = at.checked_sub(self.frame).unwrap_or(at);
                 self.events.push_back(SpeechEvent::Onset { at });
             }
@@ -249,19 +279,35 @@ impl Ears {
                     self.events.push_back(SpeechEvent::Resumed);
                 }
             }
-            Some(GateChange::Silence) | None => {}
+            Some(GateChange::Doubt | GateChange::Silence) | None => {}
         }
-        let state = self.gate.state();
-        if state != GateState::Quiet && self.gate.silent_frames() == 0 {
-            self.voice_end = self.scored;
-            self.last_voice = Some(at);
+    }
+
+    /// A voice over the assistant's, too short so far to want the floor. Its words may want it all the same.
+    fn consider_doubt(&mut self, at: Instant) {
+        let change = match self.transcript.as_deref() {
+            Some(text) if wants_floor(text) => self.gate.confirm(),
+            _ => None,
+        };
+        if change.is_some() {
+            return self.apply(change, at);
         }
-        if state == GateState::Stopping {
-            self.consider_ending();
-        }
-        let speaking = matches!(self.gate.state(), GateState::Speaking | GateState::Stopping);
-        if speaking && RATE.duration_of(self.scored) >= self.endpoint.max_utterance {
-            self.end(EndReason::TooLong);
+        let silence = self.frame * self.gate.silent_frames();
+        if silence < WORD_ENDS {
+            // It goes on: what was asked about its beginning no longer matters.
+            self.doubt = None;
+        } else if let Some(doubt) = &self.doubt {
+            let change = match doubt.answer() {
+                Some(Some(wants_floor)) if wants_floor >= 0.5 => self.gate.confirm(),
+                Some(Some(_)) => self.gate.dismiss(),
+                Some(None) | None => None,
+            };
+            self.apply(change, at);
+        } else if let Some(judge) = &self.floor_judge {
+            let (judgement, pending) = Judgement::new();
+            self.doubt = Some(pending);
+            self.gate.await_words();
+            judge.judge(self.audio[..self.scored].into(), judgement);
         }
     }
 
@@ -298,7 +344,9 @@ impl Ears {
                     reason,
                 });
             }
-            (GateState::Starting, _) => self.events.push_back(SpeechEvent::Misfire),
+            (GateState::Starting | GateState::Doubtful, _) => {
+                self.events.push_back(SpeechEvent::Misfire)
+            }
             _ => return,
         }
         self.gate.end();

@@ -24,8 +24,8 @@ use self::{
 };
 use crate::{
     config::MediaConfig,
-    endpoint::{EndpointPolicy, SilencePolicy},
-    vad::{EarshotDetector, VoiceDetector},
+    endpoint::{self, EndpointPolicy, TurnJudge},
+    vad::{self, VoiceDetector},
 };
 
 /// Makes the voice detector of each call.
@@ -44,25 +44,61 @@ pub struct MediaThreads(Arc<Threads>);
 struct Threads {
     workers: Vec<Worker>,
     config: MediaConfig,
+    senses: Senses,
+}
+
+/// What every call hears and judges with.
+struct Senses {
     detector: DetectorFactory,
     policy: PolicyFactory,
+    floor_judge: Option<Arc<dyn TurnJudge>>,
+}
+
+/// Models that this crate does not bring. What is missing is done without.
+#[derive(Clone, Default)]
+pub struct Models {
+    /// Makes Silero detectors, for [`DetectorKind::Silero`](crate::config::DetectorKind::Silero).
+    pub silero: Option<DetectorFactory>,
+    /// Whether the caller is done, for [`PolicyKind::Semantic`](crate::config::PolicyKind::Semantic).
+    pub turn: Option<Arc<dyn TurnJudge>>,
+    /// Whether a short word over the assistant's speech wants the floor. A recogniser and
+    /// [`wants_floor`](crate::ears::wants_floor) make one.
+    pub floor: Option<Arc<dyn TurnJudge>>,
+}
+
+impl fmt::Debug for Models {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Models")
+            .field("silero", &self.silero.is_some())
+            .field("turn", &self.turn.is_some())
+            .field("floor", &self.floor.is_some())
+            .finish()
+    }
 }
 
 impl MediaThreads {
-    /// Starts the threads, with the default detector and the [`SilencePolicy`].
+    /// Starts the threads with what needs no models.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(config: &MediaConfig) -> io::Result<Self> {
-        let endpoint = config.endpoint.clone();
-        Self::start_with(
-            config,
-            Arc::new(|| Box::new(EarshotDetector::new())),
-            Arc::new(move || Box::new(SilencePolicy::new(&endpoint))),
-        )
+        Self::start_with_models(config, Models::default())
     }
 
-    /// Starts the threads with another detector or endpointing policy.
+    /// Starts the threads with the configured detector and policy, as far as `models` has what they need.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start_with_models(config: &MediaConfig, models: Models) -> io::Result<Self> {
+        let senses = Senses {
+            detector: vad::detector_factory(config.vad.detector, models.silero),
+            policy: endpoint::policy_factory(&config.endpoint, models.turn),
+            floor_judge: models.floor,
+        };
+        Self::start_threads(config, senses)
+    }
+
+    /// Starts the threads with a detector or endpointing policy of one's own.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
@@ -71,6 +107,15 @@ impl MediaThreads {
         detector: DetectorFactory,
         policy: PolicyFactory,
     ) -> io::Result<Self> {
+        let senses = Senses {
+            detector,
+            policy,
+            floor_judge: None,
+        };
+        Self::start_threads(config, senses)
+    }
+
+    fn start_threads(config: &MediaConfig, senses: Senses) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config
             .threads
@@ -80,8 +125,7 @@ impl MediaThreads {
         Ok(Self(Arc::new(Threads {
             workers,
             config: config.clone(),
-            detector,
-            policy,
+            senses,
         })))
     }
 
@@ -90,22 +134,14 @@ impl MediaThreads {
         let Threads {
             workers,
             config,
-            detector,
-            policy,
+            senses,
         } = &*self.0;
         let worker = workers
             .iter()
             .min_by_key(|worker| worker.load())
             .expect("there is at least one thread");
         let link = Link::new(worker.waker());
-        worker.add(Call::new(
-            config,
-            mode,
-            out,
-            Arc::clone(&link),
-            detector,
-            policy,
-        ));
+        worker.add(Call::new(config, mode, out, Arc::clone(&link), senses));
         Pipeline {
             link,
             _threads: self.clone(),

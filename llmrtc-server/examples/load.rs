@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Parser;
-use llmrtc_core::audio::PcmChunk;
+use llmrtc_core::{audio::PcmChunk, redact::Secret};
 use llmrtc_media::codec::wav::WavReader;
 use llmrtc_server::client::{
     Call, CallEvent, Phone,
@@ -27,6 +27,7 @@ use llmrtc_server::client::{
 };
 use llmrtc_signal::{client::Options, protocol::ServerMessage};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -41,6 +42,41 @@ const ANSWER_GAP: Duration = Duration::from_millis(600);
 /// By how much a sound may overtake the message that was sent before it, since they travel on different paths. Two
 /// frames.
 const OVERTAKES_WITHIN: Duration = Duration::from_millis(40);
+/// What a caller shows to the server whose whole protection is on.
+const KEY: &str = "a-key-of-the-load-generator-and-nobody-else";
+/// As little as configuration allows. What is always there (sizes, depths, unforgeable sessions) is on both sides.
+const PROTECTION_OFF: &str = r#"
+[auth]
+mode = "open"
+[redact]
+spoken = false
+context = false
+[redact.sinks]
+log = { mode = "pass" }
+vendor = { mode = "pass", kinds = {} }
+storage = { mode = "pass" }
+client = { mode = "pass", kinds = {} }
+[guard]
+user = { threshold = 1.0, action = "log" }
+tool = { threshold = 1.0, action = "log" }
+document = { threshold = 1.0, action = "log" }
+[output]
+tripwire = false
+[audit]
+sinks = []
+"#;
+/// The defaults, and what they leave to the operator: credentials, a durable audit log, sealed storage.
+const PROTECTION_ON: &str = r#"
+[[auth.api_keys]]
+subject = "load"
+key = "a-key-of-the-load-generator-and-nobody-else"
+[audit]
+sinks = ["file"]
+[vault]
+enabled = true
+[limits]
+exempt = []
+"#;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -112,6 +148,7 @@ async fn main() -> anyhow::Result<()> {
     figures.push(figure("interrupting speech to notice", noticed, None));
     figures.push(figure("interrupting speech to silence", silent, None));
     drop(server);
+    figures.extend(protection(&phone, &speech, rounds).await?);
 
     let mut table = Vec::new();
     for count in args.sessions {
@@ -133,10 +170,20 @@ struct Server {
     child: Child,
     port: u16,
     started_in: Duration,
+    bearer: Option<Secret>,
+    /// Its configuration and its data.
+    folder: TempDir,
 }
 
 impl Server {
     async fn start() -> anyhow::Result<Self> {
+        Self::start_with("", None).await
+    }
+
+    async fn start_with(config: &str, bearer: Option<&str>) -> anyhow::Result<Self> {
+        let folder = TempDir::new()?;
+        let file = folder.path().join("llmrtc.toml");
+        std::fs::write(&file, config)?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?
             .local_addr()?
             .port();
@@ -147,9 +194,11 @@ impl Server {
                 "--host",
                 "127.0.0.1",
                 "--log-level",
-                "warn",
-                "--port",
+                "error",
+                "--config",
             ])
+            .arg(&file)
+            .arg("--port")
             .arg(port.to_string())
             .env_clear()
             .envs([
@@ -157,6 +206,7 @@ impl Server {
                 ("STT_PROVIDER", "echo"),
                 ("TTS_PROVIDER", "echo"),
             ])
+            .env("LLMRTC_SERVER__DATA_DIR", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -165,6 +215,8 @@ impl Server {
             child,
             port,
             started_in: Duration::ZERO,
+            bearer: bearer.map(Secret::new),
+            folder,
         };
         let answers = async {
             while !server.is_healthy().await {
@@ -193,7 +245,21 @@ impl Server {
 
     fn options(&self) -> Options {
         let url = format!("ws://127.0.0.1:{}/", self.port);
-        Options::new(url.parse().expect("a port makes a URL"))
+        let mut options = Options::new(url.parse().expect("a port makes a URL"));
+        options.bearer = self.bearer.clone();
+        options
+    }
+
+    /// Processor time that all threads have used so far, to the nanosecond where the kernel counts them. Threads that
+    /// have ended do not count.
+    fn cpu_of_threads(&self) -> anyhow::Result<Duration> {
+        let mut nanos = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+            let used = text.split_whitespace().next().context("no schedstat")?;
+            nanos += used.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(nanos))
     }
 
     /// Resident memory.
@@ -312,6 +378,46 @@ async fn turn(call: &mut Call, speech: &PcmChunk) -> anyhow::Result<Turn> {
         response: millis(audible.saturating_duration_since(true_end)),
         decided: after - before,
     })
+}
+
+/// The same turns with two servers in alternation: one with as little protection as can be configured, one with all of
+/// it. What differs is what protection costs.
+async fn protection(phone: &Phone, speech: &PcmChunk, rounds: usize) -> anyhow::Result<Vec<Value>> {
+    let sides = [
+        ("off", Server::start_with(PROTECTION_OFF, None).await?),
+        ("on", Server::start_with(PROTECTION_ON, Some(KEY)).await?),
+    ];
+    let mut calls = Vec::new();
+    for (_, server) in &sides {
+        calls.push(connect(phone, server).await?);
+    }
+    let mut responses = [Vec::new(), Vec::new()];
+    let mut processor = [Vec::new(), Vec::new()];
+    // The first round warms both up.
+    for round in 0..=rounds {
+        for (side, (_, server)) in sides.iter().enumerate() {
+            let before = server.cpu_of_threads()?;
+            let turn = turn(&mut calls[side], speech).await?;
+            if round > 0 {
+                responses[side].push(turn.response);
+                processor[side].push(millis(server.cpu_of_threads()?.saturating_sub(before)));
+            }
+        }
+    }
+    anyhow::ensure!(
+        sides[1].1.folder.path().join("audit.jsonl").exists(),
+        "the protected server kept no audit log"
+    );
+    let mut figures = Vec::new();
+    for (name, values) in [
+        ("response, by protection", responses),
+        ("processor time of a turn, by protection", processor),
+    ] {
+        for ((note, _), values) in sides.iter().zip(values) {
+            figures.push(figure(name, values, Some(note)));
+        }
+    }
+    Ok(figures)
 }
 
 /// Interrupts an answer: from the first voiced sample to `tts-cancelled`, and to the last sound of the answer.

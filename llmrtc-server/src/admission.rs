@@ -37,6 +37,17 @@ pub struct Admission {
     shutdown: Shutdown,
 }
 
+/// The name in the client certificate that a connection was verified with. Found in the extensions of its requests.
+#[derive(Clone)]
+pub struct ClientCertificate(pub Arc<str>);
+
+impl std::fmt::Debug for ClientCertificate {
+    /// Names are somebody's.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientCertificate")
+    }
+}
+
 /// A caller who may open a socket. Found in the extensions of the upgrade request.
 #[derive(Clone, Debug)]
 pub struct Admitted {
@@ -103,6 +114,7 @@ impl Admission {
         headers: &HeaderMap,
         uri: &Uri,
         peer: SocketAddr,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<Admitted, Denied> {
         if self.shutdown.phase() != Phase::Running {
             let rejection = Rejection::Unavailable {
@@ -114,7 +126,10 @@ impl Admission {
         // Before the credentials are looked at: a full server spends no ticket.
         let mut slot = Slots::take(&self.slots, peer.ip())?;
         let presented = Presentation::of(headers, uri);
-        let credentials = presented.credentials(peer, origin.as_ref());
+        let name = certificate.map(|certificate| &*certificate.0);
+        let credentials = presented
+            .credentials(peer, origin.as_ref())
+            .certificate(name);
         let access = self.authenticator.admit(&credentials).await?;
         if matches!(access, Access::Deferred { .. }) {
             slot = Slots::take(&self.waiting, peer.ip())?;
@@ -192,9 +207,11 @@ impl Admission {
         uri: &Uri,
         peer: SocketAddr,
         origin: Option<&Origin>,
+        certificate: Option<&ClientCertificate>,
     ) -> Result<Principal, Denied> {
         let presented = Presentation::of(headers, uri);
-        let credentials = presented.credentials(peer, origin);
+        let name = certificate.map(|certificate| &*certificate.0);
+        let credentials = presented.credentials(peer, origin).certificate(name);
         let principal = self.authenticator.authenticate(&credentials).await;
         principal.map_err(|rejection| {
             let method = presented.authorization.map(|_| Method::Jwt);
@@ -377,6 +394,7 @@ mod tests {
                 &HeaderMap::new(),
                 &Uri::from_static("/"),
                 SocketAddr::new(peer.parse().unwrap(), 1),
+                None,
             )
             .await
     }
@@ -456,7 +474,7 @@ mod tests {
         headers.append("sec-websocket-protocol", "y".parse().unwrap());
         let peer = "127.0.0.1:1".parse().unwrap();
         let uri = Uri::from_static("/a?x=1&ticket=a%2Bb&token=c");
-        let admitted = admission.admit(&headers, &uri, peer).await.unwrap();
+        let admitted = admission.admit(&headers, &uri, peer, None).await.unwrap();
         let Access::Granted(principal) = admitted.access else {
             panic!("{:?}", admitted.access);
         };
@@ -467,7 +485,7 @@ mod tests {
         headers.insert("origin", "https://evil.test".parse().unwrap());
         assert_eq!(
             admission
-                .admit(&headers, &uri, peer)
+                .admit(&headers, &uri, peer, None)
                 .await
                 .unwrap_err()
                 .rejection,

@@ -26,7 +26,7 @@ pub struct Cli {
     pub command: Option<Command>,
     /// Flags of `serve`.
     #[command(flatten)]
-    pub serve: ConfigArgs,
+    pub serve: ServeArgs,
     /// Print help.
     #[arg(long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server.
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Place a call with a recording, a text or a script as the caller, and print what happens.
     Call(CallArgs),
     /// Look at the configuration.
@@ -60,6 +60,9 @@ pub enum Command {
     Redact(command::redact::Args),
     /// Score JSON lines for prompt injection.
     Guard(command::guard::Args),
+    /// Fetch, list and verify models that run on this machine.
+    #[cfg(feature = "local")]
+    Models(command::models::Args),
     /// Print the version.
     Version,
 }
@@ -71,6 +74,17 @@ pub enum ConfigCommand {
     Check(ConfigArgs),
     /// Print the effective values as TOML, without secrets.
     Print(ConfigArgs),
+}
+
+/// How to run the server.
+#[derive(Debug, Default, Args)]
+pub struct ServeArgs {
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Fetch models that the server needs without asking.
+    #[arg(long, short = 'y')]
+    pub yes: bool,
 }
 
 /// The strongest layer of the configuration.
@@ -176,6 +190,7 @@ mod tests {
                     None => cli.serve,
                     other => panic!("{other:?}"),
                 };
+                let args = args.config;
                 assert_eq!(
                     (args.port, args.host.as_deref()),
                     (Some(9000), Some("localhost"))
@@ -211,7 +226,10 @@ mod tests {
             let Some(Command::Call(call)) = cli.command else {
                 panic!("{cli:?}");
             };
-            assert_eq!((call.say.as_deref(), call.url.as_str()), (Some("hello"), url));
+            assert_eq!(
+                (call.say.as_deref(), call.url.as_str()),
+                (Some("hello"), url)
+            );
         }
     }
 

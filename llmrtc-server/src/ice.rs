@@ -1,6 +1,6 @@
 //! What clients are told about STUN and TURN (protocol.md §2.6).
 //!
-//! In order: the configured list; Metered's, fetched ahead of time; our own STUN responder beside the HTTP port, so that
+//! In order: the configured list and the configured relay, with a credential per caller; Metered's, fetched ahead of time; our own STUN responder beside the HTTP port, so that
 //! a client's gathering ends after one round trip and no third party learns about the call. Nobody waits for Metered: a
 //! client that comes before the first answer, or after a long outage, gets the responder.
 //!
@@ -10,7 +10,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use llmrtc_core::{
@@ -21,6 +21,10 @@ use llmrtc_media::stun;
 use llmrtc_providers::{
     http::HttpClient,
     metered::{MeteredConfig, MeteredTurn, TurnServer},
+};
+use llmrtc_security::{
+    auth::{Principal, PrincipalKind},
+    net::relay::Relay,
 };
 use llmrtc_signal::protocol::IceServer;
 use tokio::{net::UdpSocket, sync::watch, time::Instant};
@@ -43,6 +47,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct IceServers {
     configured: Vec<IceServer>,
+    relay: Option<Relay>,
     metered: Option<MeteredTurn>,
     relays: Arc<Relays>,
     responder: Option<Responder>,
@@ -71,9 +76,10 @@ impl IceServers {
                 server.credential.clone(),
             )?);
         }
+        let relay = Relay::new(&config.relay)?;
         let mut metered = None;
         let mut responder = None;
-        if configured.is_empty() {
+        if configured.is_empty() && relay.is_none() {
             if let (Some(app_name), Some(api_key)) =
                 (&config.metered.app_name, &config.metered.api_key)
             {
@@ -93,6 +99,7 @@ impl IceServers {
         }
         Ok(Self {
             configured,
+            relay,
             metered,
             relays: Arc::default(),
             responder,
@@ -124,9 +131,9 @@ impl IceServers {
         }
     }
 
-    /// The list for a client that reached us as `host` (its `Host` header).
+    /// The list for a client that reached us as `host` (its `Host` header), without credentials of one's own.
     pub(crate) fn for_client(&self, host: Option<&str>) -> Vec<IceServer> {
-        if !self.configured.is_empty() {
+        if !self.configured.is_empty() || self.relay.is_some() {
             return self.configured.clone();
         }
         let relays = self.relays.current();
@@ -142,6 +149,31 @@ impl IceServers {
         url.and_then(|url| IceServer::new(vec![url], None, None).ok())
             .into_iter()
             .collect()
+    }
+}
+
+impl IceServers {
+    /// What this caller may relay over, for some minutes. Only for callers who have shown who they are (H4).
+    pub(crate) fn for_caller(
+        &self,
+        caller: &Principal,
+        address: IpAddr,
+        now: SystemTime,
+    ) -> Option<IceServer> {
+        let relay = self.relay.as_ref()?;
+        // Nobody in particular is told apart by address, so that quotas per user hold.
+        let user = match caller.kind {
+            PrincipalKind::Anonymous => address.to_string(),
+            _ => {
+                let tenant = caller.tenant.as_deref().unwrap_or_default();
+                format!("{tenant}\0{}", caller.subject)
+            }
+        };
+        let issued = relay.issue(&user, now);
+        let server = IceServer::new(issued.urls, Some(issued.username), Some(issued.credential));
+        server
+            .inspect_err(|error| tracing::error!(%error, "ice.relay.urls cannot be used"))
+            .ok()
     }
 }
 

@@ -9,7 +9,11 @@ pub mod command;
 pub mod config;
 mod ice;
 pub mod listen;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod metrics;
+#[cfg(feature = "local")]
+pub mod models;
 pub mod registry;
 pub mod routes;
 pub mod security;

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use llmrtc_security::secrets::SecretsConfig;
 use llmrtc_server::{
     app,
-    cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand},
+    cli::{CallArgs, Cli, Command, ConfigArgs, ConfigCommand, ServeArgs},
     client::{
         call::{Failure, run as place_call},
         voice::caller_voice,
@@ -23,6 +24,8 @@ use llmrtc_server::{
     shutdown::{Shutdown, signals},
     telemetry,
 };
+#[cfg(feature = "local")]
+use llmrtc_server::{local, models::Consent};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         Command::Sessions(args) => command::sessions::run(args),
         Command::Redact(args) => command::redact::run(args),
         Command::Guard(args) => command::guard::run(args),
+        #[cfg(feature = "local")]
+        Command::Models(args) => command::models::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,13 +85,42 @@ fn call(args: CallArgs) -> anyhow::Result<()> {
     Ok(runtime.block_on(place_call(args, caller_voice))?)
 }
 
-fn serve(args: ConfigArgs) -> anyhow::Result<()> {
-    let config = read(args)?.config;
+/// Before the first key is read.
+fn harden(config: &SecretsConfig) -> anyhow::Result<()> {
+    #[cfg(target_os = "linux")]
+    if config.harden || config.lock_memory {
+        let locked = llmrtc_security::secrets::harden_process(config.lock_memory)
+            .context("secrets.harden: the process cannot be protected")?;
+        anyhow::ensure!(
+            locked || !config.lock_memory,
+            "secrets.lock_memory: the limit on locked memory is too small (LimitMEMLOCK=infinity)"
+        );
+    }
+    #[cfg(not(target_os = "linux"))]
+    anyhow::ensure!(
+        !config.harden && !config.lock_memory,
+        "secrets.harden needs Linux"
+    );
+    Ok(())
+}
+
+fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    #[cfg_attr(
+        not(feature = "local"),
+        allow(unused_mut, reason = "nothing else changes it")
+    )]
+    let mut config = read(args.config)?.config;
     telemetry::init(&config.log)?;
+    harden(&config.secrets)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    #[cfg(feature = "local")]
+    {
+        runtime.block_on(local::prefer_neighbour(&mut config));
+        local::fetch_missing(&config, Consent::new(args.yes));
+    }
     let result = runtime.block_on(async {
         let shutdown = Shutdown::new();
         let second_signal = signals(shutdown.clone()).context("cannot watch for signals")?;

@@ -7,13 +7,15 @@ use std::{
     collections::HashMap,
     fmt::Write as _,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, OnceLock, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use llmrtc_core::telemetry::{METRICS, MetricDef, MetricKind, MetricsSink, Tags, Unit};
+
+use crate::security::Security;
 
 /// Label combinations per metric. Values come from small closed sets; should one not, everything beyond this is counted
 /// under `other`, and the memory stays bounded.
@@ -25,6 +27,8 @@ const MAX_LABEL_CHARS: usize = 64;
 #[derive(Debug)]
 pub struct PrometheusMetrics {
     families: HashMap<&'static str, Family>,
+    /// Shown as well: what protects the server counts for itself.
+    security: OnceLock<Weak<Security>>,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,7 @@ impl Default for PrometheusMetrics {
         };
         Self {
             families: METRICS.iter().map(family).collect(),
+            security: OnceLock::new(),
         }
     }
 }
@@ -93,6 +98,11 @@ impl MetricsSink for PrometheusMetrics {
 }
 
 impl PrometheusMetrics {
+    /// Shows the numbers of `security` as well, for as long as it lives. The first call counts.
+    pub(crate) fn show(&self, security: &Arc<Security>) {
+        let _ = self.security.set(Arc::downgrade(security));
+    }
+
     /// Names outside the catalogue, and calls that do not fit the kind, are ignored: a sink must not fail its caller.
     fn record(
         &self,
@@ -115,6 +125,9 @@ impl PrometheusMetrics {
             if let Some(family) = self.families.get(definition.name) {
                 family.render(&mut text);
             }
+        }
+        if let Some(security) = self.security.get().and_then(Weak::upgrade) {
+            security.render(&mut text);
         }
         render_process(&mut text);
         text

@@ -54,6 +54,15 @@ pub struct Presence {
     end: watch::Receiver<Option<CloseReason>>,
 }
 
+fn info((session_id, entry): (&SessionId, &Entry)) -> SessionInfo {
+    SessionInfo {
+        session_id: *session_id,
+        caller: entry.caller.clone(),
+        address: entry.address,
+        since: entry.since,
+    }
+}
+
 impl Presence {
     /// Completes when somebody wants the session to end.
     ///
@@ -113,15 +122,16 @@ impl Registry {
         }
     }
 
+    /// Whose session it is, if it is here.
+    pub fn get(&self, session_id: SessionId) -> Option<SessionInfo> {
+        let state = self.lock();
+        let entry = state.sessions.get(&session_id)?;
+        Some(info((&session_id, entry)))
+    }
+
     /// Everybody, or one caller's sessions.
     pub fn list(&self, caller: Option<&Principal>) -> Vec<SessionInfo> {
         let state = self.lock();
-        let info = |(session_id, entry): (&SessionId, &Entry)| SessionInfo {
-            session_id: *session_id,
-            caller: entry.caller.clone(),
-            address: entry.address,
-            since: entry.since,
-        };
         let mut list: Vec<_> = match caller {
             None => state.sessions.iter().map(info).collect(),
             Some(caller) => state

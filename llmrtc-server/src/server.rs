@@ -23,8 +23,12 @@ use llmrtc_core::{
     tool::ToolRunner,
     turn::TurnConfig,
 };
+#[cfg(not(feature = "local"))]
+use llmrtc_media::pipeline::Models;
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
-use llmrtc_providers::select;
+#[cfg(not(feature = "local"))]
+use llmrtc_providers::select::InProcess;
+use llmrtc_providers::select::{self, SelectedNames};
 use llmrtc_security::{
     auth::{Access, bind::Exposure, resume::SessionHandles},
     tool::GuardedTools,
@@ -36,18 +40,22 @@ use llmrtc_signal::connection::{
 use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
 
+#[cfg(feature = "local")]
+use crate::local::{self, Local};
 use crate::{
     admission::{Admission, Admitted},
     config::Config,
     ice::IceServers,
     metrics::PrometheusMetrics,
     routes::{self, Readiness, Web},
-    security::Security,
+    security::{Security, vendors},
     session,
     session::Checks,
     shutdown::Shutdown,
 };
 
+/// The name of what runs in this process.
+const EMBEDDED: &str = "embedded";
 /// Spoken on the socket, for clients that name protocols.
 const SUBPROTOCOL: &str = "llmrtc.v1";
 /// How long observers may take to see the last events.
@@ -134,7 +142,7 @@ impl ServerBuilder {
     /// When a provider cannot be chosen or initialised, or the media threads cannot be started.
     pub async fn build(self, address: SocketAddr, exposure: Exposure) -> anyhow::Result<Server> {
         let Self {
-            config,
+            mut config,
             providers,
             tools,
             hooks,
@@ -154,29 +162,43 @@ impl ServerBuilder {
             Arc::clone(&handles),
             Arc::clone(&clock),
         );
-        let security = Arc::new(security.await?);
-        let logging = LoggingObserver::new()
-            .with_payloads(config.log.capture)
-            .with_scrub(security.log_scrub());
-        observers.push(Arc::new(logging));
-        observers.extend(hooks);
+        let mut security = security.await?;
+        // What runs in this process instead of elsewhere.
+        #[cfg(feature = "local")]
+        let local = Local::of(&config, providers.is_none()).await;
+        #[cfg(feature = "local")]
+        let (in_process, models) = (local.providers, local.models);
+        #[cfg(not(feature = "local"))]
+        let (in_process, models) = (InProcess::default(), Models::default());
         let (mut providers, names) = match providers {
             Some(given) => given,
             None => {
                 let keys = Arc::clone(&security.keys);
                 let key = |name: &str| keys.get(name).map(Into::into);
-                let selection =
-                    select::from_env_with_keys(&|name| config.providers.lookup(name), &key)?;
+                let env = |name: &str| config.providers.lookup(name);
+                let selection = select::from_env_with(&env, &key, &in_process)?;
                 for notice in &selection.notices {
                     tracing::info!("{notice}");
                 }
                 let names = selection.names;
+                suit(&mut config, &names);
+                if names.llm == EMBEDDED {
+                    // It would sooner say it than keep it to itself.
+                    security.canary = None;
+                }
                 (
                     selection.providers,
                     json!({ "llm": names.llm, "stt": names.stt, "tts": names.tts }),
                 )
             }
         };
+        let security = Arc::new(security);
+        prometheus.show(&security);
+        let logging = LoggingObserver::new()
+            .with_payloads(config.log.capture)
+            .with_scrub(security.log_scrub());
+        observers.push(Arc::new(logging));
+        observers.extend(hooks);
         providers
             .init()
             .await
@@ -193,7 +215,9 @@ impl ServerBuilder {
         };
         let info = info(names, &providers);
         let _ = security.llm.set(providers.llm.name().to_owned());
-        let media = MediaThreads::start(&config.media).context("cannot start the media threads")?;
+        let providers = vendors::guard(providers, &security);
+        let media = MediaThreads::start_with_models(&config.media, models)
+            .context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
         let sessions = &config.sessions;
         let admission = Admission::new(
@@ -256,6 +280,21 @@ impl ServerBuilder {
 }
 
 /// What the playground is told. `names`: of the providers; their models are asked for after they were initialised.
+/// What the configuration leaves open and the chosen models need.
+fn suit(config: &mut Config, names: &SelectedNames) {
+    if names.stt == EMBEDDED {
+        // Words while the caller speaks cost nothing here but time of this machine, and save it at the end of the turn.
+        config.turn.streaming_stt = true;
+    }
+    if names.tts == EMBEDDED && config.turn.voice.is_none() {
+        config.turn.voice = config.providers.lookup("EMBEDDED_TTS_VOICE");
+    }
+    #[cfg(feature = "local")]
+    if names.llm == EMBEDDED {
+        local::suit(&mut config.turn);
+    }
+}
+
 fn info(names: Value, providers: &Providers) -> Value {
     let models = [
         ("llm", providers.llm.model()),

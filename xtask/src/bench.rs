@@ -139,6 +139,13 @@ const REFERENCES: &[Reference] = &[
     ),
     reference("memory of an idle server", "98 MiB", "229 MiB", "≤ 30 MiB"),
     reference("start to listening", "~1000 ms", "seconds", "≤ 100 ms"),
+    reference("response, by protection", "", "", "≤ 5 ms more"),
+    reference(
+        "processor time of a turn, by protection",
+        "",
+        "",
+        "≤ 2 ms more",
+    ),
     reference("memory per session", "~9–13 MiB", "~60 MiB", "≤ 1 MiB"),
 ];
 

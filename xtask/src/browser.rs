@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use xshell::{Shell, cmd};
 
 use crate::{
+    models,
     packages::{self, package},
     util,
 };
@@ -21,18 +22,20 @@ const BROWSERS: &[&str] = &[
     "google-chrome",
 ];
 
-/// Runs the suite. Its last line is `browser: N passed, N failed`.
-pub(crate) fn run(sh: &Shell) -> anyhow::Result<()> {
+/// Runs the suite, against `built` unless another server is named or there is none. Its last line is `browser: N passed, N failed`.
+pub(crate) fn run(sh: &Shell, built: Option<PathBuf>) -> anyhow::Result<()> {
     install_missing_packages(sh)?;
     ensure_node_is_recent(sh)?;
     let chromium = find_chromium()?.context("Chromium is still missing after its installation")?;
     install_npm_packages(sh)?;
-    let server = server_binary(sh)?;
+    let server = server_binary(sh, built)?;
 
     let _in_suite = sh.push_dir(util::root().join(SUITE));
     cmd!(sh, "node run.mjs")
         .env("LLMRTC_CHROMIUM", chromium)
         .env("LLMRTC_BIN", server)
+        // Turns end by silence there, whatever is installed.
+        .env_remove(models::VARIABLE)
         .run()
         .context("the browser suite failed")
 }
@@ -113,8 +116,8 @@ fn is_newer(file: &Path, than: &Path) -> bool {
     matches!((modified(file), modified(than)), (Some(file), Some(than)) if file >= than)
 }
 
-/// The server to test: the one named, or a fresh debug build.
-fn server_binary(sh: &Shell) -> anyhow::Result<PathBuf> {
+/// The server to test: the one named, the one that is built, or a fresh debug build.
+fn server_binary(sh: &Shell, built: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     if let Some(named) = util::variable("LLMRTC_BIN") {
         let path = PathBuf::from(named);
         ensure!(
@@ -124,6 +127,9 @@ fn server_binary(sh: &Shell) -> anyhow::Result<PathBuf> {
         );
         // The suite runs in its own directory.
         return path.canonicalize().context("resolving LLMRTC_BIN");
+    }
+    if let Some(built) = built {
+        return Ok(built);
     }
     cmd!(sh, "cargo build --package llmrtc-server --bin llmrtc").run()?;
     Ok(util::metadata(sh)?

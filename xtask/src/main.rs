@@ -9,6 +9,7 @@ mod bench;
 mod browser;
 mod ci;
 mod eval;
+mod models;
 mod packages;
 mod release;
 mod test;

@@ -1,11 +1,13 @@
 //! `cargo xtask test`: the one test command of the README.
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 use clap::ValueEnum;
 use xshell::{Shell, cmd};
 
 use crate::{
-    browser,
+    browser, models,
     packages::{self, Package, package, service},
     util,
 };
@@ -46,6 +48,9 @@ fn missing_for_cargo() -> Vec<Package> {
             "redis-server",
             "limits, tickets and sessions that servers share",
         ));
+    }
+    if !models::has_library("libflite.so.1") {
+        missing.push(package("libflite1", "the voices of caller and server"));
     }
     if !packages::has_postgres() {
         missing.push(service(
@@ -96,6 +101,14 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
             println!("install: {error:#}");
         }
     }
+    // The server as the tests build it, so that it is built once.
+    let mut server = None;
+    if !matches!(options.group, Some(Group::Browser | Group::Deploy)) {
+        step("build", built(sh).map(|path| server = Some(path)));
+        if let Some(server) = &server {
+            step("models", models::provide(sh, server));
+        }
+    }
     match options.group {
         // Together they are one build and one run.
         None => step("unit and e2e", rust(sh, None)),
@@ -110,12 +123,21 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
     }
     // Last, so that its `N passed, N failed` line ends the output.
     if matches!(options.group, None | Some(Group::Browser)) {
-        step("browser", browser::run(sh));
+        step("browser", browser::run(sh, server));
     }
     if !failed.is_empty() {
         bail!("tests failed: {}", failed.join(", "));
     }
     Ok(())
+}
+
+/// Builds all tests, and returns the server that they start.
+fn built(sh: &Shell) -> anyhow::Result<PathBuf> {
+    cmd!(sh, "cargo test --workspace --no-run").run()?;
+    Ok(util::metadata(sh)?
+        .target_directory
+        .join("debug")
+        .join("llmrtc"))
 }
 
 /// The tests that cargo builds, except those in documentation.
@@ -172,6 +194,6 @@ fn deploy(sh: &Shell) -> anyhow::Result<()> {
 }
 
 fn doc_tests(sh: &Shell) -> anyhow::Result<()> {
-    cmd!(sh, "cargo test --workspace --doc --quiet").run()?;
+    cmd!(sh, "cargo test --workspace --doc --quiet --no-fail-fast").run()?;
     Ok(())
 }

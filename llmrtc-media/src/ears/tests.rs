@@ -12,7 +12,7 @@ struct World {
     ears: Ears,
     start: Instant,
     now: Instant,
-    audible: bool,
+    floor: Floor,
     log: Vec<(Duration, SpeechEvent)>,
 }
 
@@ -28,7 +28,7 @@ impl World {
             ears: Ears::new(&VadConfig::default(), &endpoint, live, detector, policy),
             start,
             now: start,
-            audible: false,
+            floor: Floor::Free,
             log: Vec::new(),
         }
     }
@@ -44,7 +44,7 @@ impl World {
     fn hear(&mut self, pcm: &[i16]) {
         for packet in pcm.chunks(PACKET) {
             self.now += RATE.duration_of(packet.len());
-            self.ears.push(packet, self.now, self.audible);
+            self.ears.push(packet, self.now, self.floor);
             self.collect();
         }
     }
@@ -66,7 +66,7 @@ impl World {
         let until = self.now + Duration::from_millis(ms);
         while let Some(at) = self.ears.deadline().filter(|at| *at <= until) {
             self.now = at.max(self.now);
-            self.ears.tick(self.now, self.audible);
+            self.ears.tick(self.now, self.floor);
             self.collect();
         }
         self.now = until;
@@ -173,17 +173,271 @@ fn speech_is_one_utterance() {
 }
 
 #[test]
-fn an_interruption_is_known_quickly() {
+fn an_interruption_is_held_at_once_and_known_within_half_a_second() {
+    for (floor, limit) in [(Floor::Closing, 130), (Floor::Taken, 500)] {
+        let mut world = World::earshot();
+        world.floor = floor;
+        world.hear(&noise(20.0, ms(1_000)));
+        world.hear(&speech());
+        // 1.2 s is where the first vowel begins.
+        let onset = world.when("onset");
+        let confirmed = world.when("confirmed");
+        assert!(onset <= ms(1_200 + 60), "held at {onset:?}");
+        assert!(confirmed <= ms(1_200 + limit), "{floor:?}: {confirmed:?}");
+    }
+}
+
+/// Answers every question with the same probability.
+struct Always(f32);
+
+impl TurnJudge for Always {
+    fn judge(&self, _: Arc<[i16]>, judgement: Judgement) {
+        judgement.deliver(self.0);
+    }
+}
+
+fn judged(wants_floor: f32) -> World {
+    let mut world = World::energy();
+    world.ears.floor_judge = Some(Arc::new(Always(wants_floor)));
+    world
+}
+
+#[test]
+fn a_backchannel_is_a_misfire_while_the_assistant_goes_on() {
+    let mut world = World::energy();
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(250);
+    world.silence(500);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+    // The voice, the silence after it and a packet.
+    assert!(world.when("misfire") <= ms(750 + 250));
+    world.log.clear();
+    world.floor = Floor::Closing;
+    world.tone(250);
+    world.silence(1_000);
+    assert_eq!(world.names(), ["onset", "confirmed", "paused", "ended"]);
+}
+
+#[test]
+fn words_tell_what_a_short_voice_wants() {
+    let mut world = World::energy();
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(150);
+    world.ears.partial_transcript("Mm-hm");
+    world.tone(50);
+    assert_eq!(world.names(), ["onset"]);
+    world.ears.partial_transcript("Stop");
+    world.tone(50);
+    assert_eq!(world.names(), ["onset", "confirmed"]);
+
+    let mut world = judged(1.0);
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(250);
+    world.silence(1_000);
+    assert_eq!(world.names(), ["onset", "confirmed", "paused", "ended"]);
+    assert!(world.when("confirmed") <= ms(750 + 140));
+    // All of it is there to be transcribed.
+    assert!(world.ended().0 >= ms(320 + 250));
+
+    let mut world = judged(0.0);
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(250);
+    world.silence(1_000);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+    assert!(world.when("misfire") <= ms(750 + 140));
+}
+
+#[test]
+fn an_old_transcript_says_nothing_about_the_next_voice() {
+    let mut world = World::energy();
+    world.floor = Floor::Taken;
+    world.tone(500);
+    world.ears.partial_transcript("Stop");
+    world.silence(1_000);
+    world.log.clear();
+    world.tone(250);
+    world.silence(500);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
+#[test]
+fn voices_in_the_background_do_not_interrupt() {
+    // The caller speaks, then others do, 20 dB softer.
     let mut world = World::earshot();
-    world.audible = true;
-    world.hear(&noise(20.0, ms(1_000)));
+    world.silence(500);
     world.hear(&speech());
-    // 1.2 s is where the first vowel begins.
-    assert!(
-        world.when("confirmed") <= ms(1_200 + 130),
-        "confirmed at {:?}",
-        world.when("confirmed")
-    );
+    world.silence(1_500);
+    world.log.clear();
+    world.floor = Floor::Taken;
+    let soft: Vec<i16> = speech().iter().map(|sample| sample / 10).collect();
+    world.hear(&soft);
+    world.silence(500);
+    assert!(!world.names().contains(&"confirmed"), "{:?}", world.names());
+    // The caller does.
+    world.hear(&speech());
+    assert!(world.names().contains(&"confirmed"));
+}
+
+/// Keeps questions until the test answers them.
+#[derive(Default)]
+struct Slow(std::sync::Mutex<Vec<Judgement>>);
+
+impl TurnJudge for Slow {
+    fn judge(&self, _: Arc<[i16]>, judgement: Judgement) {
+        self.0.lock().unwrap().push(judgement);
+    }
+}
+
+impl Slow {
+    fn newest(&self) -> Judgement {
+        self.0.lock().unwrap().pop().expect("a question")
+    }
+}
+
+fn semantic(judge: Arc<dyn TurnJudge>) -> World {
+    let mut world = World::energy();
+    let factory = crate::endpoint::policy_factory(&EndpointConfig::default(), Some(judge));
+    world.ears.policy = factory();
+    world
+}
+
+#[test]
+fn a_turn_judged_complete_ends_early_and_one_judged_incomplete_is_held() {
+    let semantic_config = EndpointConfig::default().semantic;
+    let mut world = semantic(Arc::new(Always(1.0)));
+    world.tone(400);
+    world.silence(600);
+    let end = world.when("ended");
+    let judged = ms(400) + semantic_config.judge_after;
+    assert!((judged..=judged + ms(40)).contains(&end), "{end:?}");
+
+    let mut world = semantic(Arc::new(Always(0.0)));
+    world.tone(400);
+    world.silence(1_500);
+    assert!(!world.names().contains(&"ended"), "{:?}", world.names());
+    world.tone(200);
+    world.silence(semantic_config.hold.as_millis() as u64 + 40);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn a_judge_that_fails_or_is_late_leaves_it_to_silence() {
+    struct Failing;
+    impl TurnJudge for Failing {
+        fn judge(&self, _: Arc<[i16]>, _: Judgement) {}
+    }
+    let silence = EndpointConfig::default().silence;
+    let judges: [Arc<dyn TurnJudge>; 2] = [Arc::new(Failing), Arc::new(Slow::default())];
+    for judge in judges {
+        let mut world = semantic(judge);
+        world.tone(400);
+        world.silence(1_000);
+        let end = world.when("ended");
+        let expected = ms(400) + silence;
+        assert!((expected..=expected + ms(40)).contains(&end), "{end:?}");
+    }
+}
+
+#[test]
+fn a_judgement_of_a_pause_that_is_over_is_void() {
+    let judge = Arc::new(Slow::default());
+    let mut world = semantic(Arc::clone(&judge) as _);
+    world.tone(400);
+    world.silence(250);
+    let stale = judge.newest();
+    assert!(!stale.is_void());
+    world.tone(300);
+    assert!(stale.is_void());
+    stale.deliver(1.0);
+    world.silence(250);
+    assert!(!world.names().contains(&"ended"), "{:?}", world.names());
+    judge.newest().deliver(1.0);
+    world.silence(40);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
+}
+
+#[test]
+fn what_a_word_wanted_is_not_asked_twice_nor_of_what_went_on() {
+    let judge = Arc::new(Slow::default());
+    let mut world = World::energy();
+    world.ears.floor_judge = Some(Arc::clone(&judge) as _);
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(150);
+    world.silence(130);
+    let stale = judge.newest();
+    assert!(judge.0.lock().unwrap().is_empty());
+    // The voice goes on: the judgement of its beginning is void, and its end is judged anew.
+    world.tone(100);
+    assert!(stale.is_void());
+    world.silence(130);
+    drop(judge.newest());
+    // A judge that fails is a listener who does not want the floor.
+    world.silence(600);
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
+#[test]
+fn a_lost_source_is_a_misfire_while_in_doubt() {
+    let mut world = World::energy();
+    world.floor = Floor::Taken;
+    world.silence(500);
+    world.tone(250);
+    world.ears.source_removed();
+    world.collect();
+    assert_eq!(world.names(), ["onset", "misfire"]);
+}
+
+/// The energy detector with Silero's frames.
+struct LongFrames(EnergyDetector);
+
+impl VoiceDetector for LongFrames {
+    fn frame_samples(&self) -> usize {
+        512
+    }
+    fn score(&mut self, frame: &[i16]) -> f32 {
+        assert_eq!(frame.len(), 512);
+        self.0.score(frame)
+    }
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn frames_of_32_ms_are_heard_as_well() {
+    let mut world = World::new(Box::new(LongFrames(EnergyDetector::default())), true);
+    world.silence(500);
+    world.tone(400);
+    world.silence(1_000);
+    let names: Vec<_> = world
+        .names()
+        .into_iter()
+        .filter(|name| *name != "audio")
+        .collect();
+    assert_eq!(names, ["onset", "confirmed", "paused", "ended"]);
+    let end = world.when("ended");
+    assert!((ms(1_390)..=ms(1_480)).contains(&end), "{end:?}");
+    let (duration, last_voice, _) = world.ended();
+    let last_voice = last_voice - world.start;
+    assert!((ms(900)..=ms(932)).contains(&last_voice), "{last_voice:?}");
+    assert!((ms(850)..=ms(940)).contains(&duration), "{duration:?}");
+
+    world.log.clear();
+    world.floor = Floor::Taken;
+    world.tone(250);
+    world.silence(600);
+    world.tone(500);
+    let names: Vec<_> = world
+        .names()
+        .into_iter()
+        .filter(|name| *name != "audio")
+        .collect();
+    assert_eq!(names, ["onset", "misfire", "onset", "confirmed"]);
+    world.gap(900);
+    assert_eq!(world.ended().2, EndReason::Endpoint);
 }
 
 #[test]
@@ -212,9 +466,9 @@ fn resampled_speech_is_heard_the_same() {
 #[test]
 fn bursts_of_noise_do_not_confirm() {
     for amplitude in [500.0, 3_000.0, 12_000.0] {
-        for audible in [false, true] {
+        for floor in [Floor::Free, Floor::Taken] {
             let mut world = World::earshot();
-            world.audible = audible;
+            world.floor = floor;
             world.silence(500);
             for _ in 0..5 {
                 world.hear(&noise(amplitude, ms(100)));
@@ -262,7 +516,7 @@ fn a_cough_does_not_interrupt() {
         for duration in [120, 200, 300] {
             for damping in [0.75, 0.85] {
                 let mut world = World::earshot();
-                world.audible = true;
+                world.floor = Floor::Taken;
                 world.hear(&noise(25.0, ms(1_000)));
                 world.hear(&cough(amplitude, ms(duration), damping));
                 world.hear(&noise(25.0, ms(1_000)));

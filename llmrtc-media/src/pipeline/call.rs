@@ -15,16 +15,14 @@ use llmrtc_core::{
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::{
-    DetectorFactory, PacketOut, PipelineMode, PipelineStats, PolicyFactory, ReceivedFrame, RtpIn,
-    RtpOut, lock,
-};
+use super::{PacketOut, PipelineMode, PipelineStats, ReceivedFrame, RtpIn, RtpOut, Senses, lock};
 use crate::{
     codec::opus::{self, FRAME_SAMPLES},
     config::MediaConfig,
     ears::Ears,
     jitter::{Arrival, JitterBuffer},
     playout::Speaker,
+    vad::gate::Floor,
 };
 
 /// Network → media thread. 50 packets are a second of audio. Full: the oldest packet is dropped; stale audio has no value.
@@ -149,18 +147,20 @@ impl Call {
         mode: PipelineMode,
         out: Arc<dyn PacketOut>,
         link: Arc<Link>,
-        detector: &DetectorFactory,
-        policy: &PolicyFactory,
+        senses: &Senses,
     ) -> Self {
         let listener = match mode {
             PipelineMode::Listen { events, live } => Listener::Ears {
-                ears: Box::new(Ears::new(
-                    &config.vad,
-                    &config.endpoint,
-                    live,
-                    detector(),
-                    policy(),
-                )),
+                ears: Box::new(
+                    Ears::new(
+                        &config.vad,
+                        &config.endpoint,
+                        live,
+                        (senses.detector)(),
+                        (senses.policy)(),
+                    )
+                    .with_floor_judge(senses.floor_judge.clone()),
+                ),
                 events,
                 backlog: VecDeque::new(),
             },
@@ -205,15 +205,15 @@ impl Call {
     fn run(&mut self, now: Instant) {
         self.speak(now);
         std::mem::swap(&mut self.inputs, &mut *lock(&self.link.input));
-        let audible = self.link.speaker.is_audible(now);
+        let floor = self.link.speaker.floor(now);
         while let Some(input) = self.inputs.pop_front() {
-            self.take(input, now, audible);
+            self.take(input, now, floor);
         }
-        self.listen(now, audible);
+        self.listen(now, floor);
         if let Listener::Ears { ears, .. } = &mut self.listener
             && ears.deadline().is_some_and(|at| at <= now)
         {
-            ears.tick(now, audible);
+            ears.tick(now, floor);
         }
         let backlogged = self.report();
 
@@ -233,21 +233,21 @@ impl Call {
         .min();
     }
 
-    fn take(&mut self, input: Input, now: Instant, audible: bool) {
+    fn take(&mut self, input: Input, now: Instant, floor: Floor) {
         match input {
             Input::Packet(packet) => {
                 self.link.stats().received += 1;
                 self.jitter.push(packet);
             }
             Input::SourceChanged => {
-                self.listen(now, audible);
+                self.listen(now, floor);
                 self.jitter.reset();
                 if let Some(decoder) = &mut self.decoder {
                     decoder.reset();
                 }
             }
             Input::SourceRemoved => {
-                self.listen(now, audible);
+                self.listen(now, floor);
                 if let Listener::Ears { ears, .. } = &mut self.listener {
                     ears.source_removed();
                 }
@@ -261,7 +261,7 @@ impl Call {
     }
 
     /// Decodes what the jitter buffer lets go.
-    fn listen(&mut self, now: Instant, audible: bool) {
+    fn listen(&mut self, now: Instant, floor: Floor) {
         while let Some(arrival) = self.jitter.pop(now) {
             if matches!(self.listener, Listener::Nobody) {
                 continue;
@@ -311,7 +311,7 @@ impl Call {
                 }
             };
             match &mut self.listener {
-                Listener::Ears { ears, .. } => ears.push(pcm, captured, audible),
+                Listener::Ears { ears, .. } => ears.push(pcm, captured, floor),
                 Listener::Recorder(frames) => {
                     let frame = ReceivedFrame {
                         pcm: PcmChunk::new(pcm, rate),

@@ -15,7 +15,9 @@ use crate::{
         wav::WavReader,
     },
     config::PlayoutConfig,
+    endpoint::SilencePolicy,
     resample::Resampler,
+    vad::EarshotDetector,
 };
 
 /// Generous: the machine that runs the tests may be busy.
@@ -250,6 +252,84 @@ async fn speech_is_paced_and_its_end_reported() {
         sent.windows(2)
             .all(|pair| pair[1].1.timestamp.wrapping_sub(pair[0].1.timestamp) >= 960)
     );
+}
+
+/// Counts its questions and says yes.
+#[derive(Default)]
+struct Yes(std::sync::atomic::AtomicUsize);
+
+impl TurnJudge for Yes {
+    fn judge(&self, audio: Arc<[i16]>, judgement: crate::endpoint::Judgement) {
+        assert!(!audio.is_empty());
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        judgement.deliver(1.0);
+    }
+}
+
+#[tokio::test]
+async fn the_judge_of_the_process_ends_the_turns_of_a_call() {
+    for (policy, asked) in [
+        (crate::config::PolicyKind::Auto, true),
+        (crate::config::PolicyKind::Silence, false),
+    ] {
+        let mut config = MediaConfig::default();
+        config.endpoint.policy = policy;
+        let judge = Arc::new(Yes::default());
+        let models = Models {
+            turn: Some(Arc::clone(&judge) as _),
+            ..Models::default()
+        };
+        let threads = MediaThreads::start_with_models(&config, models).unwrap();
+        let (pipeline, mut events) = listen(&threads, 64);
+        feed(&pipeline, &speech_packets(), 0).await;
+        loop {
+            let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+            if matches!(event, SpeechEvent::Ended { .. }) {
+                break;
+            }
+        }
+        let count = judge.0.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(count > 0, asked, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_an_answer_a_short_voice_is_doubted_and_dismissed() {
+    let threads = threads();
+    let (pipeline, mut events) = listen(&threads, 64);
+    pipeline.set_sending(true);
+    let (notify, _news) = mpsc::channel(16);
+    let mut output = pipeline.sink().open(TurnId(1), notify);
+    let answer: Vec<i16> = (0..48_000).map(|n| (n % 50) * 200).collect();
+    let answer = PcmChunk::new(answer, SampleRate::HZ_24000);
+    output.writer.write(0, answer).await.unwrap();
+    let audible = async {
+        while !pipeline.is_audible() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, audible).await.unwrap();
+    // As the conversation does it: an onset holds the answer, a misfire lets it go on.
+    let held = output.control.played();
+    output.control.hold();
+    // The first word of the fixture and nothing more.
+    let mut packets = speech_packets();
+    let quiet = packets[0].clone();
+    packets.truncate(46);
+    packets.resize(46 + 40, quiet);
+    feed(&pipeline, &packets, 0).await;
+    let onset = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(onset, SpeechEvent::Onset { .. }), "{onset:?}");
+    let next = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+    assert!(matches!(next, SpeechEvent::Misfire), "{next:?}");
+    assert!(pipeline.is_audible(), "a held answer keeps the floor");
+    output.control.release();
+    let goes_on = async {
+        while output.control.played() <= held {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, goes_on).await.unwrap();
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ use super::{RATE, queue::Queue};
 use crate::{
     codec::opus::{FRAME, FRAME_SAMPLES},
     resample::Filter,
+    vad::gate::Floor,
 };
 
 /// How far sending may run ahead of the media clock, and how far behind it may catch up. Beyond, the clock is re-anchored:
@@ -35,6 +36,9 @@ const COMFORT_INTERVAL: Duration = Duration::from_millis(400);
 
 /// How long after the last sample the caller still hears it: the receiver's jitter buffer and the room.
 const ECHO_TAIL: Duration = Duration::from_millis(200);
+
+/// Listeners answer before the last word is out. What they say with no more than this left to hear is a reply.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A piece longer than the whole queue is let in when no more than this is left, so that it neither waits for ever nor
 /// comes too late.
@@ -171,6 +175,18 @@ impl Playout {
             .last_audible
             .is_some_and(|at| now < at + FRAME + ECHO_TAIL);
         held || echo
+    }
+
+    /// Whose turn it is to speak at `now`.
+    pub fn floor(&self, now: Instant) -> Floor {
+        let goes_on = |turn: &Turn| !turn.finished || turn.queue.duration() > LAST_WORDS;
+        if !self.is_audible(now) {
+            Floor::Free
+        } else if self.turn.as_ref().is_some_and(goes_on) {
+            Floor::Taken
+        } else {
+            Floor::Closing
+        }
     }
 
     /// Opens the output of `turn`, cancelling what is still open. The second value follows playout, even after the turn

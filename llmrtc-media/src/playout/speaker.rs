@@ -19,7 +19,7 @@ use super::{
     RATE,
     engine::{Frame, Playout, TurnKey},
 };
-use crate::{codec::opus::FRAME_SAMPLES, resample::Filter};
+use crate::{codec::opus::FRAME_SAMPLES, resample::Filter, vad::gate::Floor};
 
 /// A [`Playout`] shared by the tasks that write and control turns and the thread that sends. Clones share it.
 #[derive(Clone)]
@@ -59,6 +59,11 @@ impl Speaker {
     /// See [`Playout::is_audible`].
     pub fn is_audible(&self, now: Instant) -> bool {
         self.0.playout().is_audible(now)
+    }
+
+    /// See [`Playout::floor`].
+    pub fn floor(&self, now: Instant) -> Floor {
+        self.0.playout().floor(now)
     }
 
     /// See [`Playout::next_frame`].

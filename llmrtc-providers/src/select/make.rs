@@ -7,7 +7,7 @@ use llmrtc_core::{
 };
 use serde_json::{Map, json};
 
-use super::{lookup::Lookup, names::Name};
+use super::{InProcess, lookup::Lookup, names::Name};
 use crate::{
     echo::{EchoConfig, EchoLlm, EchoStt, EchoTts},
     http::{HttpClient, is_loopback, parse_base},
@@ -22,6 +22,7 @@ pub(super) struct Maker<'a> {
     pub(super) lookup: &'a Lookup<'a>,
     /// Present unless only echo is used, or the client could not be made.
     pub(super) http: Option<HttpClient>,
+    pub(super) in_process: &'a InProcess,
     pub(super) local_only: bool,
     pub(super) strict: bool,
 }
@@ -37,6 +38,11 @@ struct Access {
 
 impl Maker<'_> {
     pub(super) fn llm(&self, name: Name) -> Option<Arc<dyn LlmProvider>> {
+        match name {
+            Name::Embedded => return self.in_process.llm.clone().ok(),
+            Name::Scripted => return self.scripted(),
+            _ => {}
+        }
         let Some(access) = self.access(name, "OPENAI_LLM_BASE_URL") else {
             return Some(Arc::new(EchoLlm::new(EchoConfig::default())));
         };
@@ -83,6 +89,9 @@ impl Maker<'_> {
     }
 
     pub(super) fn stt(&self, name: Name) -> Option<Arc<dyn SttProvider>> {
+        if name == Name::Embedded {
+            return self.in_process.stt.clone().ok();
+        }
         let Some(access) = self.access(name, "OPENAI_STT_BASE_URL") else {
             return Some(Arc::new(EchoStt::new(EchoConfig::default())));
         };
@@ -106,6 +115,9 @@ impl Maker<'_> {
     }
 
     pub(super) fn tts(&self, name: Name) -> Option<Arc<dyn TtsProvider>> {
+        if name == Name::Embedded {
+            return self.in_process.tts.clone().ok();
+        }
         let Some(access) = self.access(name, "OPENAI_TTS_BASE_URL") else {
             return Some(Arc::new(EchoTts::new(EchoConfig::default())));
         };
@@ -138,12 +150,36 @@ impl Maker<'_> {
             .map(|provider| Arc::new(provider) as _)
     }
 
+    /// The model that follows rules from a file.
+    #[cfg(feature = "local")]
+    fn scripted(&self) -> Option<Arc<dyn LlmProvider>> {
+        let Some(path) = self.lookup.get("SCRIPTED_RULES") else {
+            self.lookup
+                .problem("LLM_PROVIDER=scripted: SCRIPTED_RULES is not set; it names a TOML file");
+            return None;
+        };
+        match crate::local::scripted::RulesLlm::load(path) {
+            Ok(llm) => Some(Arc::new(llm)),
+            Err(error) => {
+                self.lookup.problem(format!("SCRIPTED_RULES: {error}"));
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "local"))]
+    fn scripted(&self) -> Option<Arc<dyn LlmProvider>> {
+        self.lookup
+            .problem("LLM_PROVIDER=scripted: this build is without the feature `local`");
+        None
+    }
+
     /// How to reach a provider; `None` for the one that needs no reaching. `own_base` is OpenAI's variable for one
     /// capability, which wins over the one for all.
     fn access(&self, name: Name, own_base: &'static str) -> Option<Access> {
         let get = |variables: &[&str]| self.lookup.first(variables);
         let (dialect, key, base_url) = match name {
-            Name::Echo => return None,
+            Name::Echo | Name::Embedded | Name::Scripted => return None,
             Name::Openai => (
                 Dialect::Openai,
                 Some("OPENAI_API_KEY"),

@@ -1,9 +1,10 @@
 //! Chooses providers from environment variables, or rather from any lookup that answers like one.
 //!
 //! For each capability: the named provider (`LLM_PROVIDER`, `STT_PROVIDER`, `TTS_PROVIDER`), else the local ones under
-//! `LOCAL_ONLY`, else the first one whose key is set, else the built-in [`echo`](crate::echo). Blank values count as
-//! unset, values are trimmed, and everything that is wrong is reported at once.
+//! `LOCAL_ONLY`, else the first one whose key is set, else the models in this process, else the built-in
+//! [`echo`](crate::echo). Blank values count as unset, values are trimmed, and everything that is wrong is reported at once.
 
+mod in_process;
 mod lookup;
 mod make;
 mod names;
@@ -13,6 +14,7 @@ mod tests;
 
 use llmrtc_core::{credential::SharedCredential, provider::Providers};
 
+pub use self::in_process::{InProcess, Wanted};
 use self::{
     lookup::Lookup,
     make::Maker,
@@ -67,28 +69,30 @@ pub struct SelectError {
 /// # Errors
 /// [`SelectError`] listing everything at once: unknown names, missing keys, malformed values.
 pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Selection, SelectError> {
-    from_env_with_keys(env, &|_| None)
+    from_env_with(env, &|_| None, &InProcess::default())
 }
 
-/// Like [`from_env`], with keys that may change later. `keys` is asked by the variable of a key, such as
-/// `OPENAI_API_KEY`; what it does not know is looked for in `env`.
+/// Like [`from_env`], with keys that may change later and models in this process. `keys` is asked by the variable of a key,
+/// such as `OPENAI_API_KEY`; what it does not know is looked for in `env`.
 ///
 /// # Errors
-/// As [`from_env`].
-pub fn from_env_with_keys(
+/// As [`from_env`], and when a model was asked for by name and `in_process` does not have it.
+pub fn from_env_with(
     env: &dyn Fn(&str) -> Option<String>,
     keys: &dyn Fn(&str) -> Option<SharedCredential>,
+    in_process: &InProcess,
 ) -> Result<Selection, SelectError> {
     let lookup = Lookup::new(env, keys);
     let rules = Rules::read(&lookup);
     names::check_others(&lookup);
-    let llm = choose(&lookup, &rules, &LLM);
-    let stt = choose(&lookup, &rules, &STT);
-    let tts = choose(&lookup, &rules, &TTS);
+    let llm = choose(&lookup, &rules, &LLM, &in_process.llm);
+    let stt = choose(&lookup, &rules, &STT, &in_process.stt);
+    let tts = choose(&lookup, &rules, &TTS, &in_process.tts);
 
     let http = if [llm, stt, tts]
         .iter()
-        .all(|name| matches!(name, None | Some(Name::Echo)))
+        .flatten()
+        .all(|name| matches!(name, Name::Echo | Name::Embedded | Name::Scripted))
     {
         None
     } else {
@@ -99,6 +103,7 @@ pub fn from_env_with_keys(
     let maker = Maker {
         lookup: &lookup,
         http,
+        in_process,
         local_only: rules.local_only,
         strict: rules.strict,
     };
@@ -132,31 +137,48 @@ pub fn from_env_with_keys(
     }
 }
 
+/// Which models in this process would be chosen, so that they can be fetched and loaded. What is wrong with the
+/// variables is left to [`from_env_with`].
+pub fn wanted(
+    env: &dyn Fn(&str) -> Option<String>,
+    keys: &dyn Fn(&str) -> Option<SharedCredential>,
+) -> Wanted {
+    let lookup = Lookup::new(env, keys);
+    let rules = Rules::read(&lookup);
+    let wants = |capability| match decide(&lookup, &rules, capability) {
+        Some(Decision::Fallback) => rules.fallback,
+        Some(Decision::Name(name)) => name == Name::Embedded,
+        None => false,
+    };
+    Wanted {
+        llm: wants(&LLM),
+        stt: wants(&STT),
+        tts: wants(&TTS),
+        named_llm: !matches!(decide(&lookup, &rules, &LLM), Some(Decision::Fallback)),
+    }
+}
+
 /// Switches that concern all capabilities.
 struct Rules {
     local_only: bool,
+    /// Everything in this process.
+    embedded_only: bool,
     /// A named provider that is not on this machine is an error under `LOCAL_ONLY`.
     strict: bool,
     /// Unknown names are passed over, as the reference does.
     lenient: bool,
-    /// Echo may stand in where nothing is configured.
+    /// Models in this process, or else echo, may stand in where nothing is configured.
     fallback: bool,
 }
 
 impl Rules {
     fn read(lookup: &Lookup<'_>) -> Self {
-        let local_only = match lookup
+        let embedded_only = lookup
             .get("LOCAL_ONLY")
-            .map(|value| value.to_ascii_lowercase())
-        {
-            Some(value) if value == "embedded" => {
-                lookup.problem("LOCAL_ONLY=embedded: models inside the server are not available in this version");
-                true
-            }
-            _ => lookup.switch("LOCAL_ONLY", false),
-        };
+            .is_some_and(|value| value.eq_ignore_ascii_case("embedded"));
         Self {
-            local_only,
+            local_only: embedded_only || lookup.switch("LOCAL_ONLY", false),
+            embedded_only,
             strict: lookup.switch("LOCAL_ONLY_STRICT", false),
             lenient: lookup.switch("LLMRTC_LENIENT", false),
             fallback: lookup.switch("EMBEDDED_FALLBACK", true),
@@ -164,11 +186,19 @@ impl Rules {
     }
 }
 
-/// The name for one capability; `None` after a problem was noted.
-fn choose(lookup: &Lookup<'_>, rules: &Rules, capability: &names::Capability) -> Option<Name> {
+/// What the variables say about one capability.
+enum Decision {
+    /// This one.
+    Name(Name),
+    /// Nothing: whatever can stand in.
+    Fallback,
+}
+
+/// `None` after a problem was noted.
+fn decide(lookup: &Lookup<'_>, rules: &Rules, capability: &names::Capability) -> Option<Decision> {
     if let Some(wanted) = lookup.get(capability.variable) {
         match capability.parse(&wanted) {
-            Ok(name) => return Some(name),
+            Ok(name) => return Some(Decision::Name(name)),
             Err(problem) if rules.lenient => lookup.notice(format!("{problem}; ignored")),
             Err(problem) => {
                 lookup.problem(problem);
@@ -176,27 +206,47 @@ fn choose(lookup: &Lookup<'_>, rules: &Rules, capability: &names::Capability) ->
             }
         }
     }
+    if rules.embedded_only {
+        return Some(Decision::Name(Name::Embedded));
+    }
     if rules.local_only {
-        if capability.local.is_none() {
-            lookup.problem(format!(
-                "LOCAL_ONLY is set, but {} is not available in this version; set {}=openai-compat with a local \
-                 server, or {}=echo",
-                capability.unbuilt_local, capability.variable, capability.variable
-            ));
-        }
-        return capability.local;
+        return Some(Decision::Name(capability.local));
     }
     for candidate in capability.auto {
         if !candidate.keys.iter().all(|key| lookup.has_key(key)) {
             continue;
         }
         match candidate.name {
-            Some(name) => return Some(name),
+            Some(name) => return Some(Decision::Name(name)),
             None => lookup.notice(format!(
                 "{} is set, but its provider is not available in this version",
                 candidate.keys.join(" and ")
             )),
         }
+    }
+    Some(Decision::Fallback)
+}
+
+/// The name for one capability; `None` after a problem was noted. `in_process` is the model for it, or why there is none.
+fn choose<T>(
+    lookup: &Lookup<'_>,
+    rules: &Rules,
+    capability: &names::Capability,
+    in_process: &Result<T, String>,
+) -> Option<Name> {
+    match decide(lookup, rules, capability)? {
+        Decision::Name(Name::Embedded) => {
+            if let Err(reason) = in_process {
+                lookup.problem(format!(
+                    "the {} in this process was asked for, but {reason}",
+                    capability.title
+                ));
+                return None;
+            }
+            return Some(Name::Embedded);
+        }
+        Decision::Name(name) => return Some(name),
+        Decision::Fallback => {}
     }
     let looked_for: Vec<String> = capability
         .auto
@@ -205,17 +255,26 @@ fn choose(lookup: &Lookup<'_>, rules: &Rules, capability: &names::Capability) ->
         .map(|candidate| candidate.keys.join("+"))
         .collect();
     let looked_for = looked_for.join(", ");
-    if rules.fallback {
-        lookup.notice(format!(
-            "no {} is configured; the built-in echo stands in (looked for {}, {looked_for})",
-            capability.title, capability.variable
-        ));
-        Some(Name::Echo)
-    } else {
+    let title = capability.title;
+    let variable = capability.variable;
+    if !rules.fallback {
         lookup.problem(format!(
-            "no {} is configured; looked for {}, {looked_for}",
-            capability.title, capability.variable
+            "no {title} is configured; looked for {variable}, {looked_for}"
         ));
-        None
+        return None;
+    }
+    match in_process {
+        Ok(_) => {
+            lookup.notice(format!(
+                "no {title} is configured; the one in this process answers (looked for {variable}, {looked_for})"
+            ));
+            Some(Name::Embedded)
+        }
+        Err(reason) => {
+            lookup.notice(format!(
+                "no {title} is configured, and {reason}; the built-in echo stands in (looked for {variable}, {looked_for})"
+            ));
+            Some(Name::Echo)
+        }
     }
 }

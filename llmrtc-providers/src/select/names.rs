@@ -13,6 +13,10 @@ pub(super) enum Name {
     Llamacpp,
     Ollama,
     OpenaiCompat,
+    /// Models in this process.
+    Embedded,
+    /// Rules from a file.
+    Scripted,
     Echo,
 }
 
@@ -29,6 +33,8 @@ impl Name {
             Self::Llamacpp => "llamacpp",
             Self::Ollama => "ollama",
             Self::OpenaiCompat => "openai-compat",
+            Self::Embedded => "embedded",
+            Self::Scripted => "scripted",
             Self::Echo => "echo",
         }
     }
@@ -46,9 +52,7 @@ pub(super) struct Capability {
     /// In order of preference.
     pub(super) auto: &'static [Candidate],
     /// What `LOCAL_ONLY` chooses.
-    pub(super) local: Option<Name>,
-    /// What it would choose if this version had it.
-    pub(super) unbuilt_local: &'static str,
+    pub(super) local: Name,
 }
 
 /// A provider that is chosen when its keys are set.
@@ -84,6 +88,8 @@ pub(super) static LLM: Capability = Capability {
         ("llamacpp", Name::Llamacpp),
         ("ollama", Name::Ollama),
         ("openai-compat", Name::OpenaiCompat),
+        ("embedded", Name::Embedded),
+        ("scripted", Name::Scripted),
         ("echo", Name::Echo),
     ],
     unbuilt: &[
@@ -93,7 +99,6 @@ pub(super) static LLM: Capability = Capability {
         "bedrock",
         "azure",
         "azure-openai",
-        "embedded",
     ],
     auto: &[
         unbuilt(&["ANTHROPIC_API_KEY"]),
@@ -107,8 +112,7 @@ pub(super) static LLM: Capability = Capability {
         unbuilt(&["AZURE_OPENAI_API_KEY"]),
         key(&["ZAI_API_KEY"], Name::Zai),
     ],
-    local: Some(Name::Ollama),
-    unbuilt_local: "",
+    local: Name::Ollama,
 };
 
 pub(super) static STT: Capability = Capability {
@@ -119,6 +123,8 @@ pub(super) static STT: Capability = Capability {
         ("groq", Name::Groq),
         ("mistral", Name::Mistral),
         ("openai-compat", Name::OpenaiCompat),
+        ("embedded", Name::Embedded),
+        ("moonshine", Name::Embedded),
         ("echo", Name::Echo),
     ],
     unbuilt: &[
@@ -134,8 +140,6 @@ pub(super) static STT: Capability = Capability {
         "cartesia",
         "assemblyai",
         "azure",
-        "embedded",
-        "moonshine",
     ],
     auto: &[
         key(&["OPENAI_API_KEY"], Name::Openai),
@@ -145,8 +149,7 @@ pub(super) static STT: Capability = Capability {
         unbuilt(&["CARTESIA_API_KEY"]),
         key(&["GROQ_API_KEY"], Name::Groq),
     ],
-    local: None,
-    unbuilt_local: "faster-whisper",
+    local: Name::Embedded,
 };
 
 pub(super) static TTS: Capability = Capability {
@@ -155,6 +158,7 @@ pub(super) static TTS: Capability = Capability {
     names: &[
         ("openai", Name::Openai),
         ("openai-compat", Name::OpenaiCompat),
+        ("embedded", Name::Embedded),
         ("echo", Name::Echo),
     ],
     unbuilt: &[
@@ -166,9 +170,6 @@ pub(super) static TTS: Capability = Capability {
         "azure",
         "groq",
         "mistral",
-        "embedded",
-        "flite",
-        "espeak",
     ],
     auto: &[
         unbuilt(&["ELEVENLABS_API_KEY"]),
@@ -176,8 +177,7 @@ pub(super) static TTS: Capability = Capability {
         unbuilt(&["DEEPGRAM_API_KEY"]),
         key(&["OPENAI_API_KEY"], Name::Openai),
     ],
-    local: None,
-    unbuilt_local: "piper",
+    local: Name::Embedded,
 };
 
 impl Capability {

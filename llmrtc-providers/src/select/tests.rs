@@ -1,6 +1,7 @@
-use std::{collections::HashMap, io::Write};
+use std::{collections::HashMap, io::Write, sync::Arc};
 
 use super::*;
+use crate::echo::{EchoConfig, EchoLlm, EchoStt};
 
 /// A variable and its value.
 type Pair = (&'static str, &'static str);
@@ -162,7 +163,10 @@ fn what_is_wrong_is_said_with_the_variable_and_a_way_out() {
         ),
         (
             &[("LOCAL_ONLY", "true")],
-            &["faster-whisper is not available", "piper is not available"],
+            &[
+                "the speech to text in this process was asked for, but",
+                "the text to speech in this process was asked for, but",
+            ],
         ),
         (
             &[
@@ -170,7 +174,7 @@ fn what_is_wrong_is_said_with_the_variable_and_a_way_out() {
                 ("STT_PROVIDER", "echo"),
                 ("TTS_PROVIDER", "echo"),
             ],
-            &["LOCAL_ONLY=embedded"],
+            &["the language model in this process was asked for, but"],
         ),
         (
             &[("VISION_PROVIDER", "ollama")],
@@ -224,6 +228,87 @@ fn a_server_without_any_key_starts_and_says_what_stands_in() {
         "{:?}",
         selection.notices
     );
+}
+
+/// Models in this process, or rather something that stands in for them.
+fn in_process() -> InProcess {
+    let config = EchoConfig::default;
+    InProcess {
+        llm: Ok(Arc::new(EchoLlm::new(config()))),
+        stt: Ok(Arc::new(EchoStt::new(config()))),
+        tts: Err("no voice was found".to_owned()),
+    }
+}
+
+#[test]
+fn models_in_this_process_answer_where_nothing_else_is_configured() {
+    let select = |pairs: &[Pair]| {
+        let map: HashMap<&str, &str> = pairs.iter().copied().collect();
+        let env = |name: &str| map.get(name).map(|value| (*value).to_owned());
+        let names = |selection: Selection| {
+            let SelectedNames { llm, stt, tts } = selection.names;
+            ([llm, stt, tts], selection.notices)
+        };
+        (
+            wanted(&env, &|_| None),
+            from_env_with(&env, &|_| None, &in_process()).map(names),
+        )
+    };
+    let all = Wanted {
+        llm: true,
+        stt: true,
+        tts: true,
+        named_llm: false,
+    };
+    let (wanted, chosen) = select(&[]);
+    assert_eq!(wanted, all);
+    let (names, notices) = chosen.unwrap();
+    assert_eq!(names, ["embedded", "embedded", "echo"]);
+    assert!(
+        notices[2].contains("and no voice was found; the built-in echo stands in"),
+        "{notices:?}"
+    );
+
+    let (wanted, chosen) = select(&[OPENAI]);
+    assert!(!wanted.any() && wanted.named_llm);
+    assert_eq!(chosen.unwrap().0, ["openai"; 3]);
+
+    let (wanted, chosen) = select(&[OPENAI, ("STT_PROVIDER", "moonshine")]);
+    assert_eq!((wanted.llm, wanted.stt, wanted.tts), (false, true, false));
+    assert_eq!(chosen.unwrap().0, ["openai", "embedded", "openai"]);
+
+    let (wanted, chosen) = select(&[("LOCAL_ONLY", "embedded"), OPENAI]);
+    assert_eq!(
+        wanted,
+        Wanted {
+            named_llm: true,
+            ..all
+        }
+    );
+    assert_eq!(
+        chosen.unwrap_err().problems,
+        ["the text to speech in this process was asked for, but no voice was found"]
+    );
+
+    let (wanted, chosen) = select(&[("EMBEDDED_FALLBACK", "no")]);
+    assert!(!wanted.any());
+    assert_eq!(chosen.unwrap_err().problems.len(), 3);
+}
+
+#[test]
+fn rules_from_a_file_need_the_file() {
+    let scripted = |rules: Option<&str>| {
+        let mut pairs = vec![("LLM_PROVIDER", "scripted")];
+        pairs.extend(rules.map(|rules| ("SCRIPTED_RULES", rules)));
+        outcome(&pairs)
+    };
+    for rules in [None, Some("/no/such/rules.toml")] {
+        let [problem] = scripted(rules).unwrap_err().try_into().unwrap();
+        assert!(
+            problem.contains("SCRIPTED_RULES") || problem.contains("feature `local`"),
+            "{problem}"
+        );
+    }
 }
 
 #[test]

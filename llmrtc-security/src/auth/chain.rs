@@ -4,12 +4,13 @@
 //! | --- | --- | --- |
 //! | 1 | ticket in the query (`?ticket=…`) | redeemed; spent, it may still lead to [`Access::ResumeOnly`] |
 //! | 2 | `Authorization: Bearer …` | JWT or API key, for clients that are no browsers |
-//! | 3 | nothing | [`Access::Deferred`]: the first message must be `auth` |
-//! | 4 | token in the query (`?token=…`) | off by default; must end within a minute |
-//! | 5 | subprotocol `bearer.…` beside the one to be spoken | JWT or API key |
+//! | 3 | token in the query (`?token=…`) | off by default; must end within a minute |
+//! | 4 | subprotocol `bearer.…` beside the one to be spoken | JWT or API key |
+//! | 5 | a client certificate, verified with the connection | off by default; the program that it names |
+//! | 6 | nothing | [`Access::Deferred`]: the first message must be `auth` |
 //!
 //! The first that is presented decides; a wrong one is not made up for by another. Plain HTTP requests have only the
-//! header.
+//! header and the certificate.
 //!
 //! A token is a JWT or an API key. Both are looked at in the same order for everybody, so neither the answer nor the work
 //! tells which subjects, keys or issuers exist (H8).
@@ -58,6 +59,7 @@ pub struct Chain {
     first_message: Option<Duration>,
     query_token: bool,
     subprotocol: bool,
+    certificates: bool,
 }
 
 impl fmt::Debug for Chain {
@@ -85,6 +87,7 @@ impl Chain {
             first_message: Some(FIRST_MESSAGE_WITHIN),
             query_token: false,
             subprotocol: true,
+            certificates: false,
         }
     }
 
@@ -136,6 +139,13 @@ impl Chain {
     #[must_use]
     pub fn subprotocol(mut self, allowed: bool) -> Self {
         self.subprotocol = allowed;
+        self
+    }
+
+    /// Whether a verified client certificate says who calls.
+    #[must_use]
+    pub fn certificates(mut self, allowed: bool) -> Self {
+        self.certificates = allowed;
         self
     }
 
@@ -238,6 +248,14 @@ impl Chain {
         Ok(principal)
     }
 
+    /// The program that the connection's client certificate names.
+    fn certificate(&self, credentials: &Credentials<'_>) -> Option<Result<Principal, Denied>> {
+        let name = credentials.certificate.filter(|_| self.certificates)?;
+        let mut principal = Principal::service(name, None);
+        principal.credential.method = Method::Certificate;
+        Some(self.check_revoked(principal))
+    }
+
     fn check_revoked(&self, principal: Principal) -> Result<Principal, Denied> {
         match &self.revocations {
             Some(revocations) if revocations.is_revoked(&principal) => {
@@ -261,10 +279,12 @@ fn unavailable() -> Rejection {
 #[async_trait]
 impl Authenticator for Chain {
     async fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Principal, Rejection> {
-        let header = credentials
-            .authorization
-            .ok_or(Rejection::Unauthenticated)?;
-        let principal = self.bearer(header, self.clock.wall()).await;
+        let principal = match credentials.authorization {
+            Some(header) => self.bearer(header, self.clock.wall()).await,
+            None => self
+                .certificate(credentials)
+                .ok_or(Rejection::Unauthenticated)?,
+        };
         principal.map_err(|denied| denied.rejection)
     }
 
@@ -285,6 +305,9 @@ impl Authenticator for Chain {
                 return Err(refused(None, "subprotocol_disabled"));
             }
             return self.token(token, now).await.map(Access::Granted);
+        }
+        if let Some(principal) = self.certificate(credentials) {
+            return principal.map(Access::Granted);
         }
         match self.first_message {
             Some(within) => Ok(Access::Deferred { within }),

@@ -45,6 +45,9 @@ pub struct AuthConfig {
     pub query_token: bool,
     /// Whether a token may be in `Sec-WebSocket-Protocol`.
     pub subprotocol: bool,
+    /// Whether a program may show a client certificate instead (`tls.client_auth`): its first URI, host or common name is
+    /// the caller's name. Whoever signs certificates for `tls.client_ca_file` then decides who comes in.
+    pub client_certificates: bool,
 }
 
 impl Default for AuthConfig {
@@ -58,6 +61,7 @@ impl Default for AuthConfig {
             first_message: FirstMessageConfig::default(),
             query_token: false,
             subprotocol: true,
+            client_certificates: false,
         }
     }
 }
@@ -297,13 +301,13 @@ impl AuthConfig {
         day
     }
 
-    /// Whether anybody could show who they are: there is an issuer or an API key.
+    /// Whether anybody could show who they are: there is an issuer, an API key, or trust in client certificates.
     pub fn admits_somebody(&self) -> bool {
         #[cfg(feature = "jwt")]
         let issuers = !self.issuers.is_empty();
         #[cfg(not(feature = "jwt"))]
         let issuers = false;
-        issuers || !self.api_keys.is_empty()
+        issuers || !self.api_keys.is_empty() || self.client_certificates
     }
 
     /// Builds the authenticator of a server whose callers have to show who they are.
@@ -323,7 +327,8 @@ impl AuthConfig {
                     .then_some(self.first_message.timeout),
             )
             .query_token(self.query_token)
-            .subprotocol(self.subprotocol);
+            .subprotocol(self.subprotocol)
+            .certificates(self.client_certificates);
         if self.tickets.enabled {
             let tickets = Tickets::new(parts.tickets)
                 .ttl(self.tickets.ttl)

@@ -178,6 +178,8 @@ pub struct Credentials<'a> {
     pub query_token: Option<&'a str>,
     /// The protocols of `Sec-WebSocket-Protocol`, in the client's order.
     pub subprotocols: &'a [&'a str],
+    /// The name in the client certificate that the connection itself was verified with.
+    pub certificate: Option<&'a str>,
     /// The page that opened the socket; absent for clients that are no browsers. Already checked.
     pub origin: Option<&'a Origin>,
     /// The other end of the connection, or the client that a trusted proxy vouches for.
@@ -192,6 +194,7 @@ impl<'a> Credentials<'a> {
             query_ticket: None,
             query_token: None,
             subprotocols: &[],
+            certificate: None,
             origin: None,
             peer,
         }
@@ -222,6 +225,13 @@ impl<'a> Credentials<'a> {
     #[must_use]
     pub fn subprotocols(mut self, protocols: &'a [&'a str]) -> Self {
         self.subprotocols = protocols;
+        self
+    }
+
+    /// Adds the name in the verified client certificate.
+    #[must_use]
+    pub fn certificate(mut self, name: Option<&'a str>) -> Self {
+        self.certificate = name;
         self
     }
 

@@ -138,6 +138,8 @@ pub enum Method {
     ApiKey,
     /// A ticket.
     Ticket,
+    /// A client certificate.
+    Certificate,
 }
 
 impl Method {
@@ -148,6 +150,7 @@ impl Method {
             Self::Jwt => "jwt",
             Self::ApiKey => "api_key",
             Self::Ticket => "ticket",
+            Self::Certificate => "certificate",
         }
     }
 }

@@ -30,12 +30,23 @@ const MAX_HELD: usize = 4 * 1024;
 const MIN_CANARY: usize = 12;
 
 /// What an operator may tune about the output filter.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Validate)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
 pub struct OutputConfig {
     /// Hosts that links and images may point to: `example.com`, or `*.example.com` for everything below it.
     #[validate(length(max = 1000))]
     pub link_hosts: Vec<String>,
+    /// Whether a random token stands in the system prompt, so that an answer with it shows that the prompt has leaked.
+    pub tripwire: bool,
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        Self {
+            link_hosts: Vec::new(),
+            tripwire: true,
+        }
+    }
 }
 
 /// Sees each word before it goes out. Secrets with blanks in them are the redactor's task.

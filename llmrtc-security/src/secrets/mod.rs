@@ -29,8 +29,8 @@
 //!
 //! # In memory
 //! Values are [`Secret`]s: one copy, wiped when its last user is gone. Header values made of them by the HTTP client are
-//! not wiped, which is why [`harden_process`] (feature `harden`, Linux) exists: no core dumps, no debugger. Locking
-//! single values into memory has no safe API; [`harden_process`] can lock all of the process instead.
+//! not wiped, which is why `harden_process` (feature `harden`, Linux) exists: no core dumps, no debugger. Locking
+//! single values into memory has no safe API; `harden_process` can lock all of the process instead.
 
 #[cfg(feature = "aws")]
 pub mod aws;

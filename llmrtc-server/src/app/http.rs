@@ -36,7 +36,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::transport::{Stream, Transport};
-use crate::shutdown::Shutdown;
+use crate::{admission::ClientCertificate, shutdown::Shutdown};
 
 /// Many times what honest clients need, who are done within a round trip; with a descriptor each, few enough beside
 /// the calls.
@@ -86,11 +86,11 @@ async fn accept_all(
             .spawn("connection", |leaving| async move {
                 let _place = place;
                 match transport.open(stream, peer).await {
-                    Ok((Stream::Plain(stream), peer)) => {
-                        connection(stream, peer, router, leaving).await;
+                    Ok((Stream::Plain(stream), peer, _)) => {
+                        connection(stream, peer, None, router, leaving).await;
                     }
-                    Ok((Stream::Secure(stream), peer)) => {
-                        connection(stream, peer, router, leaving).await;
+                    Ok((Stream::Secure(stream), peer, certificate)) => {
+                        connection(stream, peer, certificate, router, leaving).await;
                     }
                     Err(error) => {
                         let error = &error as &dyn std::error::Error;
@@ -134,12 +134,16 @@ fn is_the_clients(error: &io::Error) -> bool {
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
+    certificate: Option<ClientCertificate>,
     router: Router,
     leaving: CancellationToken,
 ) {
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(certificate) = certificate.clone() {
+            request.extensions_mut().insert(certificate);
+        }
         router.call(request)
     });
     let mut http = http1::Builder::new();

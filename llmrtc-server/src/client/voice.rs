@@ -3,14 +3,32 @@
 use std::sync::Arc;
 
 use llmrtc_core::provider::TtsProvider;
-use llmrtc_providers::echo::{EchoConfig, EchoTts};
 
-/// The caller's voice, on this machine.
+/// The caller's voice, on this machine: another one than the server's, where there are two.
 ///
-/// For now the built-in babble, which voice activity detection takes for speech and no recogniser understands.
+/// Blocks for some milliseconds.
 ///
 /// # Errors
-/// When there is no voice on this machine.
+/// When there is no voice on this machine: what is missing, and how to get it.
+#[cfg(feature = "local")]
 pub fn caller_voice() -> anyhow::Result<Arc<dyn TtsProvider>> {
+    use anyhow::Context;
+    use llmrtc_providers::local::{models::Store, pool::InferencePool, voice};
+
+    let store = Store::of_user(|name| std::env::var_os(name))
+        // Voices that the system has need no folder.
+        .unwrap_or_else(|| Store::new("/nonexistent"));
+    let pool = InferencePool::new(None).context("cannot start a thread for the voice")?;
+    Ok(voice::for_caller(&store, &pool)?)
+}
+
+/// The caller's voice: a babble that voice activity detection takes for speech and no recogniser understands.
+///
+/// # Errors
+/// Never.
+#[cfg(not(feature = "local"))]
+pub fn caller_voice() -> anyhow::Result<Arc<dyn TtsProvider>> {
+    use llmrtc_providers::echo::{EchoConfig, EchoTts};
+
     Ok(Arc::new(EchoTts::new(EchoConfig::default())))
 }

@@ -3,6 +3,8 @@
 pub mod audit;
 pub mod guard;
 pub mod keys;
+#[cfg(feature = "local")]
+pub mod models;
 pub mod redact;
 pub mod retention;
 pub mod sessions;

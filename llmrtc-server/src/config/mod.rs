@@ -30,7 +30,13 @@ use llmrtc_security::{
     },
     guard::{GuardConfig, output::OutputConfig},
     limit::config::LimitsConfig,
-    net::{address::ProxyConfig, cors::CorsConfig, tls::TlsConfig},
+    net::{
+        address::ProxyConfig,
+        cors::CorsConfig,
+        fetch::FetchConfig,
+        relay::RelayConfig,
+        tls::{ClientAuth, TlsConfig},
+    },
     redact::RedactConfig,
     secrets::SecretsConfig,
     tool::ToolsConfig,
@@ -53,6 +59,7 @@ pub const REFERENCE: &str = include_str!("reference.toml");
 /// The whole configuration of a server.
 #[derive(Clone, Debug, Default, Deserialize, Validate)]
 #[serde(default, deny_unknown_fields)]
+#[validate(schema(function = "sections_fit"))]
 #[non_exhaustive]
 pub struct Config {
     /// Listening, and who may connect.
@@ -72,6 +79,9 @@ pub struct Config {
     /// STUN and TURN servers for clients.
     #[validate(nested)]
     pub ice: IceConfig,
+    /// Pictures that callers name instead of sending them.
+    #[validate(nested)]
+    pub fetch: FetchConfig,
     /// How callers show who they are.
     #[validate(nested)]
     pub auth: AuthConfig,
@@ -123,6 +133,20 @@ pub struct Config {
     /// How the server leaves.
     #[validate(nested)]
     pub shutdown: ShutdownConfig,
+}
+
+/// What one section says and another has to make true.
+fn sections_fit(config: &Config) -> Result<(), ValidationError> {
+    let problem = |message: &'static str| {
+        Err(ValidationError::new("inconsistent").with_message(message.into()))
+    };
+    if config.signal.allow_attachment_urls && config.fetch.hosts.is_empty() {
+        return problem("signal.allow_attachment_urls needs fetch.hosts");
+    }
+    if config.auth.client_certificates && config.tls.client_auth == ClientAuth::Off {
+        return problem("auth.client_certificates needs tls.client_auth");
+    }
+    Ok(())
 }
 
 /// Listening, and who may connect.
@@ -309,6 +333,9 @@ pub struct IceConfig {
     /// Servers as browsers know them.
     #[validate(nested)]
     pub servers: Vec<IceServerConfig>,
+    /// A relay of one's own, told to every caller with a credential that ends after minutes.
+    #[validate(nested)]
+    pub relay: RelayConfig,
     /// Credentials for Metered's TURN service.
     #[validate(nested)]
     pub metered: MeteredConfig,

@@ -23,6 +23,7 @@ const GENERAL: &[(&str, &str)] = &[
     ("local_only_strict", "LOCAL_ONLY_STRICT"),
     ("embedded_fallback", "EMBEDDED_FALLBACK"),
     ("lenient", "LLMRTC_LENIENT"),
+    ("model_dir", "LLMRTC_MODEL_DIR"),
 ];
 
 /// Vendor sections. A key is the variable without the vendor's name, in lower case.
@@ -172,8 +173,9 @@ const VENDORS: &[(&str, &[&str])] = &[
     ("azure_speech", &["key", "key_file", "region", "voice"]),
     (
         "embedded",
-        &["stt_model", "llm_gguf", "tts_voice", "threads"],
+        &["llm_gguf", "tts_voice", "threads", "neighbours"],
     ),
+    ("scripted", &["rules"]),
 ];
 
 /// The providers' settings, by variable name. Selection itself is `llmrtc_providers::select`'s business.
@@ -187,6 +189,11 @@ impl ProvidersConfig {
     pub fn lookup(&self, variable: &str) -> Option<String> {
         let value = self.values.get(variable)?;
         (!value.is_blank()).then(|| value.expose().trim().to_owned())
+    }
+
+    /// Sets a variable, as a layer above all others.
+    pub fn set(&mut self, variable: &str, value: &str) {
+        self.values.insert(variable.to_owned(), Secret::new(value));
     }
 
     /// The variables that are set.

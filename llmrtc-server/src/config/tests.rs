@@ -656,3 +656,16 @@ fn sections_turn_into_what_the_crates_want() {
     );
     assert!(policy.check([], None).is_err());
 }
+
+#[test]
+fn the_file_for_deployments_is_a_configuration() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/deploy/llmrtc.toml");
+    let overrides = Overrides {
+        file: Some(file.into()),
+        ..Overrides::default()
+    };
+    let loaded = load(&Fake::default(), overrides).unwrap();
+    assert!(loaded.notices.is_empty(), "{:?}", loaded.notices);
+    assert_eq!(loaded.config.auth.issuers.len(), 1);
+    assert!(!loaded.config.server.playground);
+}

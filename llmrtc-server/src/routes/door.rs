@@ -20,7 +20,10 @@ use llmrtc_security::{
 };
 
 use super::{PUBLIC, error, is_upgrade, refuse};
-use crate::{admission::Admission, security::Security};
+use crate::{
+    admission::{Admission, ClientCertificate},
+    security::Security,
+};
 
 /// What the door needs.
 #[derive(Clone)]
@@ -66,10 +69,12 @@ impl Door {
         }
         let peer = SocketAddr::new(client.address, peer.port());
         request.extensions_mut().insert(client.clone());
+        let certificate = request.extensions().get::<ClientCertificate>().cloned();
+        let certificate = certificate.as_ref();
         if upgrades {
             return match self
                 .admission
-                .admit(request.headers(), request.uri(), peer)
+                .admit(request.headers(), request.uri(), peer, certificate)
                 .await
             {
                 Ok(admitted) => {
@@ -92,7 +97,7 @@ impl Door {
         let (headers, uri) = (request.headers(), request.uri());
         let caller = self
             .admission
-            .caller(headers, uri, peer, origin.as_ref())
+            .caller(headers, uri, peer, origin.as_ref(), certificate)
             .await;
         let mut response = match caller {
             Ok(principal) => {

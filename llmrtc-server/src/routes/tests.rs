@@ -279,7 +279,12 @@ async fn a_full_server_is_not_ready_and_refuses() {
     let admission = full.into_inner().unwrap();
     let peer = "127.0.0.1:1".parse().unwrap();
     let place = admission
-        .admit(&HeaderMap::new(), &axum::http::Uri::from_static("/"), peer)
+        .admit(
+            &HeaderMap::new(),
+            &axum::http::Uri::from_static("/"),
+            peer,
+            None,
+        )
         .await
         .unwrap();
     let (status, _, body) = call(&site, Method::GET, "/ready").await;

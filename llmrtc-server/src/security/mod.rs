@@ -3,6 +3,8 @@
 
 pub mod data;
 mod keys;
+mod numbers;
+pub(crate) mod vendors;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use llmrtc_core::{clock::Clock, hooks::Scrub, tasks::Tasks};
+use llmrtc_core::{clock::Clock, hooks::Scrub, redact::Secret, tasks::Tasks};
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent, AuditOptions},
     auth::{
@@ -22,15 +24,21 @@ use llmrtc_security::{
         revocation::{Revocation, Revocations, SharedRevocations},
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
-    guard::{Guard, output::OutputRules},
+    guard::{
+        Guard,
+        output::{OutputRules, SecretFinder},
+    },
     limit::{
         admission::Capacity,
         budget::{BudgetConfig, Budgets, Cost, Usage},
         lease::Leases,
         policy::Limits,
     },
-    net::{address::ProxyConfig, cors::Cors},
-    redact::{Redactor, config::SinksConfig, tokens::NoRandomness},
+    net::{address::ProxyConfig, cors::Cors, fetch::ImageFetcher},
+    redact::{
+        Context as RedactContext, Detector, Redactor, config::SinksConfig, secrets::SecretDetector,
+        tokens::NoRandomness,
+    },
     redis::Redis,
     secrets::LiveSecrets,
     tool::ToolsConfig,
@@ -59,6 +67,10 @@ pub struct Security {
     pub(crate) capacity: Capacity,
     pub(crate) budgets: Budgets,
     prices: BudgetConfig,
+    /// Stands in every system prompt and nowhere else, so that whoever hears it knows that the prompt has leaked.
+    pub(crate) canary: Option<Secret>,
+    /// Fetches pictures that callers name; absent where that is not allowed.
+    pub(crate) images: Option<Arc<ImageFetcher>>,
     /// Names of the language model's provider and model, for prices.
     pub(crate) llm: OnceLock<String>,
     pub(crate) proxy: ProxyConfig,
@@ -162,6 +174,24 @@ impl Security {
         let archive = vault
             .as_ref()
             .map(|vault| VaultWriter::start(Arc::clone(vault), &tasks));
+        let canary = config.output.tripwire.then(|| {
+            let random: [u8; 12] = rand::random();
+            Secret::new(
+                random
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>(),
+            )
+        });
+        let mut output = OutputRules::new(&config.output, &config.turn.system_prompt)
+            .with_secrets(Arc::new(Secrets(SecretDetector::default())));
+        if let Some(canary) = &canary {
+            output = output.with_canary(canary);
+        }
+        let images = match config.fetch.hosts.is_empty() {
+            true => None,
+            false => Some(Arc::new(ImageFetcher::new(&config.fetch).context("fetch")?)),
+        };
         let security = Self {
             authenticator,
             tickets,
@@ -178,7 +208,9 @@ impl Security {
             guard: Guard::new(config.guard.clone()),
             redactor,
             sinks,
-            output: Arc::new(OutputRules::new(&config.output, &config.turn.system_prompt)),
+            output: Arc::new(output),
+            canary,
+            images,
             tools: Arc::new(config.tools.clone()),
             is_secure: config.tls.is_enabled(),
             registry: Arc::default(),
@@ -361,6 +393,17 @@ impl Security {
         if let Some(vault) = &self.vault {
             vault.close().await;
         }
+    }
+}
+
+/// Finds credentials among the words of an answer.
+struct Secrets(SecretDetector);
+
+impl SecretFinder for Secrets {
+    fn contains_secret(&self, word: &str) -> bool {
+        let mut found = Vec::new();
+        self.0.detect(word, &RedactContext::default(), &mut found);
+        !found.is_empty()
     }
 }
 

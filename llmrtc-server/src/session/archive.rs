@@ -1,6 +1,6 @@
 //! What is kept of a conversation, if the operator keeps conversations and the caller's grants allow it.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use llmrtc_core::{
     id::SessionId,
@@ -15,10 +15,16 @@ use serde_json::{Value, json};
 use super::privacy::Privacy;
 use crate::server::Shared;
 
+/// Turns of the caller that wait: what they said may turn out to be the first half of a number.
+const WAITING_TURNS: usize = llmrtc_security::redact::dialogue::TURNS;
+
 /// The record of one session. Offers lines to the vault and never waits for it.
+///
+/// The last turns are held back until nothing can complete them any more, or the session ends; a crash loses them.
 pub(super) struct Archive {
     writer: VaultWriter,
     subject: Subject,
+    waiting: VecDeque<Line>,
     /// The answer that is being spoken.
     answer: Option<Arc<str>>,
 }
@@ -31,6 +37,7 @@ pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
         Ok(subject) => Some(Archive {
             writer,
             subject,
+            waiting: VecDeque::new(),
             answer: None,
         }),
         Err(error) => {
@@ -38,6 +45,14 @@ pub(super) fn of(shared: &Shared, caller: &Principal) -> Option<Archive> {
             None
         }
     }
+}
+
+struct Line {
+    session: SessionId,
+    class: Class,
+    value: Value,
+    /// The caller's words: their turn, and what the agent had said before.
+    heard: Option<(u64, String)>,
 }
 
 impl Archive {
@@ -52,7 +67,8 @@ impl Archive {
             } if !text.is_empty() => {
                 let text = privacy.for_storage(text);
                 let line = json!({ "turn": turn.0, "role": "user", "text": text });
-                self.keep(session, Class::Transcript, &line);
+                let heard = Some((turn.0, privacy.question()));
+                self.hold(session, Class::Transcript, line, heard, privacy);
             }
             TurnEvent::LlmDone { text, .. } => self.answer = Some(Arc::clone(text)),
             TurnEvent::TurnEnded { turn, outcome, .. } => {
@@ -73,7 +89,7 @@ impl Archive {
                 if let Outcome::Blocked { by } = outcome {
                     line["blocked_by"] = json!(&**by);
                 }
-                self.keep(session, Class::Transcript, &line);
+                self.hold(session, Class::Transcript, line, None, privacy);
             }
             TurnEvent::ToolEnded {
                 turn, call, result, ..
@@ -86,10 +102,50 @@ impl Archive {
                         json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() })
                     }
                 };
-                self.keep(session, Class::ToolResult, &line);
+                self.hold(session, Class::ToolResult, line, None, privacy);
             }
             _ => {}
         }
+    }
+
+    fn hold(
+        &mut self,
+        session: SessionId,
+        class: Class,
+        value: Value,
+        heard: Option<(u64, String)>,
+        privacy: &Privacy,
+    ) {
+        self.waiting.push_back(Line {
+            session,
+            class,
+            value,
+            heard,
+        });
+        let turns =
+            |waiting: &VecDeque<Line>| waiting.iter().filter(|line| line.heard.is_some()).count();
+        while turns(&self.waiting) >= WAITING_TURNS {
+            self.release(privacy);
+        }
+    }
+
+    /// Stores what is held back. The session is over.
+    pub(super) fn finish(&mut self, privacy: &Privacy) {
+        while !self.waiting.is_empty() {
+            self.release(privacy);
+        }
+    }
+
+    fn release(&mut self, privacy: &Privacy) {
+        let Some(mut line) = self.waiting.pop_front() else {
+            return;
+        };
+        if let Some((turn, question)) = &line.heard
+            && let Some(text) = privacy.revised_for_storage(*turn, question)
+        {
+            line.value["text"] = text.into();
+        }
+        self.keep(line.session, line.class, &line.value);
     }
 
     fn keep(&self, session: SessionId, class: Class, line: &Value) {

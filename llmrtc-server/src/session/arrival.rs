@@ -12,7 +12,7 @@ use llmrtc_core::{
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::{
-        Access, Presented,
+        Access, Method, Presented,
         resume::{Lease, RefusalCause, Refused, Resumed},
         ticket::SpentTicket,
     },
@@ -84,7 +84,12 @@ pub(super) async fn identify(
         peer: admitted.peer,
         slot: admitted.slot,
     };
-    let method = caller.principal.credential.method.name();
+    let method = caller.principal.credential.method;
+    if method == Method::Ticket && ticket.is_none() {
+        let redeemed = AuditEvent::new(Action::TicketRedeemed).by(&caller.principal);
+        shared.security.note(redeemed.from(caller.peer.ip()));
+    }
+    let method = method.name();
     let event = AuditEvent::new(Action::AuthSucceeded { method });
     let event = event.by(&caller.principal).from(caller.peer.ip());
     // Nobody comes in unrecorded.

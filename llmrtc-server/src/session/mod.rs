@@ -6,6 +6,8 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod line;
+mod pictures;
 mod privacy;
 mod shield;
 mod standing;
@@ -30,19 +32,16 @@ use llmrtc_core::{
     telemetry::RECONNECTIONS,
     turn::{Conversation, ConversationParts, Outcome, TextPolicy, TurnEvent},
 };
-use llmrtc_media::{
-    error::PeerError,
-    peer::{CloseReason as PeerClosed, DataMessage, Peer, PeerEvent, PeerEvents},
-};
+use llmrtc_media::error::PeerError;
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::resume::{Attempt, Lease, Revoked},
-    limit::{admission::Place, config::Scope, policy::Subject},
+    limit::{self, config::Scope, policy::Subject},
     tool::Taint,
 };
 use llmrtc_signal::{
     connection::{
-        CloseReason, ConnectionEvent, NegotiateError, Ready, ResumeReply,
+        CloseReason, ConnectionEvent, Ready, ResumeReply,
         server::{Connection, accept, refuse},
     },
     protocol::{ErrorCode, IceServer, Mode, Presented, ServerMessage},
@@ -53,6 +52,7 @@ use self::{
     archive::Archive,
     arrival::{Held, forget_ended, identify, take_over},
     chunk_sink::ChunkSink,
+    line::{Line, next_peer_event},
     shield::Shield,
     standing::{News, Standing},
 };
@@ -70,10 +70,10 @@ use crate::{
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Refusals after which a client that does not slow down is sent away.
 const MAX_REFUSALS: u32 = 10;
-/// How long an offer may take. Longer than a configured gathering, shorter than anybody's patience.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Chunks of speech between the pacer and the session. Full: the pacer waits.
 const CHUNK_QUEUE: usize = 4;
+/// Messages whose pictures have been fetched, between the fetching and the session.
+const PICTURE_QUEUE: usize = 4;
 /// How often a closing session looks whether the data channel is empty.
 const FLUSH_POLL: Duration = Duration::from_millis(10);
 
@@ -103,6 +103,10 @@ pub(crate) async fn run(
             };
             let origin = caller.origin.as_ref();
             let issued = shared.handles.issue(session_id, &caller.principal, origin);
+            let relay = shared
+                .ice
+                .for_caller(&caller.principal, caller.peer.ip(), started_at);
+            let ice_servers = relay.into_iter().chain(ice_servers).collect();
             let ready = Ready {
                 id: issued.handle,
                 ice_servers,
@@ -184,6 +188,7 @@ pub(crate) async fn run(
         history: held.history,
         chunk_sink,
         chunks,
+        received: mpsc::channel(PICTURE_QUEUE),
         speaking: None,
         turns: 0,
         established: held.resumed,
@@ -275,6 +280,8 @@ struct Session {
     chunk_sink: Arc<dyn AudioSink>,
     /// What comes out of it, to be sent between `tts-start` and the end of that turn's speech.
     chunks: mpsc::Receiver<(TurnId, PcmChunk)>,
+    /// Messages whose pictures had to be fetched.
+    received: (mpsc::Sender<Received>, mpsc::Receiver<Received>),
     /// The turn whose speech was announced and is not over.
     speaking: Option<TurnId>,
     turns: u64,
@@ -290,16 +297,10 @@ struct Session {
     shared: Arc<Shared>,
 }
 
-/// A peer and what it reports.
-struct Line {
-    peer: Peer,
-    events: PeerEvents,
-    /// Its place among the peers that are being set up, until it is connected.
-    setup: Option<Place>,
-    /// It has answered an offer.
-    answered: bool,
-    /// Its data channel was open.
-    connected: bool,
+/// What a client sent, with its pictures at hand.
+struct Received {
+    attachments: Vec<Attachment>,
+    audio: Option<Bytes>,
 }
 
 impl Session {
@@ -355,6 +356,7 @@ impl Session {
                 },
                 event = next_peer_event(&mut self.peer) => self.peer_event(event),
                 event = next_turn_event(&mut self.conversation) => self.turn_event(event),
+                Some(received) = self.received.1.recv() => self.received(received),
                 Some(chunk) = self.chunks.recv(), if self.speaking.is_some() => self.chunk(chunk),
                 () = shutdown.draining(), if shutdown.phase() == Phase::Running => {}
                 () = shutdown.closing(), if shutdown.phase() == Phase::Draining => {}
@@ -367,6 +369,11 @@ impl Session {
     }
 
     async fn connection_event(&mut self, event: ConnectionEvent) {
+        if let Some(kind) = message_type(&event)
+            && !self.may_send(kind)
+        {
+            return;
+        }
         match event {
             ConnectionEvent::Offer { sdp } => {
                 let answer = self.negotiate(&sdp).await;
@@ -387,13 +394,11 @@ impl Session {
                     .increment(RECONNECTIONS, 1, &[("result", result)]);
                 self.connection.resumed(reply);
             }
-            ConnectionEvent::Audio { data, attachments } => self.audio(data, attachments),
-            ConnectionEvent::Text(text) => self.text(text),
-            ConnectionEvent::Attachments(attachments) => {
-                if let Some(conversation) = &mut self.conversation {
-                    conversation.images(attachments);
-                }
+            ConnectionEvent::Audio { data, attachments } => {
+                self.pictures(attachments, Some(data)).await;
             }
+            ConnectionEvent::Text(text) => self.text(text),
+            ConnectionEvent::Attachments(attachments) => self.pictures(attachments, None).await,
             ConnectionEvent::Interrupt => {
                 if let Some(conversation) = &mut self.conversation {
                     conversation.interrupt();
@@ -461,23 +466,35 @@ impl Session {
         self.shared.security.note(event);
     }
 
-    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
-    async fn may(&mut self, scope: Scope) -> bool {
+    fn subject(&self) -> Subject<'_> {
         let principal = &self.caller.principal;
-        let subject = Subject::address(self.caller.peer.ip())
+        Subject::address(self.caller.peer.ip())
             .principal(principal)
             .session(self.session_id)
-            .class(principal.grants.rate_class.as_deref());
+            .class(principal.grants.rate_class.as_deref())
+    }
+
+    /// Whether the caller may do this now. A client that goes on after it was told so is sent away (D2).
+    async fn may(&mut self, scope: Scope) -> bool {
         let now = self.shared.clock.now();
-        let Err(refusal) = self
-            .shared
-            .security
-            .limits
-            .check(scope, &subject, 1, now)
-            .await
-        else {
-            return true;
-        };
+        let limits = &self.shared.security.limits;
+        match limits.check(scope, &self.subject(), 1, now).await {
+            Ok(_) => true,
+            Err(refusal) => self.slow_down(scope, &refusal),
+        }
+    }
+
+    /// Whether the caller may send another message of this type now. Pings and candidates are the connection's to count.
+    fn may_send(&mut self, kind: &'static str) -> bool {
+        let now = self.shared.clock.now();
+        let limits = &self.shared.security.limits;
+        match limits.message(kind, &self.subject(), now) {
+            Ok(_) => true,
+            Err(refusal) => self.slow_down(Scope::Message, &refusal),
+        }
+    }
+
+    fn slow_down(&mut self, scope: Scope, refusal: &limit::policy::Refusal) -> bool {
         let retry_after = refusal.retry_after().unwrap_or_default();
         self.note(Action::RateLimited {
             limit: scope.name(),
@@ -490,71 +507,6 @@ impl Session {
             self.connection.close(CloseReason::RateLimited);
         }
         false
-    }
-
-    async fn negotiate(&mut self, sdp: &str) -> Result<String, NegotiateError> {
-        if !self.may(Scope::Offer).await {
-            return Err(NegotiateError::Failed);
-        }
-        let fresh = self.peer.is_none();
-        match self.try_offer(sdp).await {
-            // The peer had just died, and nobody had been told: the next one may do.
-            Err(NegotiateError::Failed) if !fresh && self.peer.is_none() => {
-                self.try_offer(sdp).await
-            }
-            answer => answer,
-        }
-    }
-
-    async fn try_offer(&mut self, sdp: &str) -> Result<String, NegotiateError> {
-        if self.peer.is_none() {
-            // Handshakes are what a herd of clients costs; whoever does not fit tries again.
-            let Ok(setup) = self.shared.security.capacity.setup() else {
-                return Err(NegotiateError::Unavailable);
-            };
-            let live = self.conversation().wants_live_audio();
-            match self.shared.peers.answering(live).await {
-                Ok((peer, events)) => {
-                    self.peer = Some(Line {
-                        peer,
-                        events,
-                        setup: Some(setup),
-                        answered: false,
-                        connected: false,
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "no peer");
-                    return Err(NegotiateError::Unavailable);
-                }
-            }
-        }
-        let Some(line) = &mut self.peer else {
-            return Err(NegotiateError::Unavailable);
-        };
-        // Nothing else of this session moves meanwhile, so it must not take long, nor outlast the ownership.
-        let answer = tokio::select! {
-            biased;
-            _ = self.lease.revoked() => Err(PeerError::Closed),
-            answer = tokio::time::timeout(ANSWER_TIMEOUT, line.peer.answer(sdp)) => {
-                answer.unwrap_or(Err(PeerError::Closed))
-            }
-        };
-        match answer {
-            Ok(answer) => {
-                line.answered = true;
-                Ok(answer)
-            }
-            Err(error) => {
-                let unused = !line.answered;
-                let session = self.session_id.short();
-                tracing::info!(%session, error = &error as &dyn std::error::Error, "offer rejected");
-                if error.is_fatal() || unused {
-                    self.lose_peer();
-                }
-                Err(NegotiateError::Failed)
-            }
-        }
     }
 
     /// Takes an earlier session over (protocol.md §6.1, §6.2). This connection's own session is given up for it.
@@ -610,6 +562,31 @@ impl Session {
         }
     }
 
+    /// Takes pictures, alone or with recorded speech, as soon as they are harmless.
+    async fn pictures(&mut self, attachments: Vec<Attachment>, audio: Option<Bytes>) {
+        let fetcher = self.shared.security.images.clone();
+        if !pictures::takes_time(&attachments) {
+            let attachments = pictures::prepare(fetcher.as_deref(), attachments).await;
+            return self.received(Received { attachments, audio });
+        }
+        let received = self.received.0.clone();
+        self.tasks
+            .spawn("pictures", |_| async move {
+                let attachments = pictures::prepare(fetcher.as_deref(), attachments).await;
+                // A session that is over wants no pictures.
+                let _ = received.send(Received { attachments, audio }).await;
+            })
+            .detach();
+    }
+
+    fn received(&mut self, Received { attachments, audio }: Received) {
+        match (audio, &mut self.conversation) {
+            (Some(data), _) => self.audio(data, attachments),
+            (None, Some(conversation)) => conversation.images(attachments),
+            (None, None) => {}
+        }
+    }
+
     fn audio(&mut self, data: Bytes, attachments: Vec<Attachment>) {
         let Some(format) = AudioFormat::sniff(&data) else {
             self.connection
@@ -635,67 +612,6 @@ impl Session {
         if taken.is_err() {
             self.connection
                 .send(ServerMessage::error(ErrorCode::RateLimited));
-        }
-    }
-
-    fn peer_event(&mut self, event: PeerEvent) {
-        match event {
-            PeerEvent::DataOpened => {
-                self.established = true;
-                if let Some(line) = &mut self.peer {
-                    line.connected = true;
-                    line.setup = None;
-                }
-                self.shared.handles.confirm(&self.lease);
-                self.connection.data_opened();
-            }
-            PeerEvent::DataMessage(message) => {
-                let bytes = match message {
-                    DataMessage::Text(text) => Bytes::from(text),
-                    DataMessage::Binary(bytes) => bytes,
-                };
-                self.connection.data_message(bytes);
-            }
-            // The client is gone, or closed its side: ICE would notice half a minute later.
-            PeerEvent::DataClosed => self.lose_peer(),
-            PeerEvent::Speech(event) if !self.leaving => self.conversation().speech(event),
-            PeerEvent::AudioNegotiated(_) => self.choose_sink(),
-            PeerEvent::Closed(reason) => {
-                tracing::info!(session = %self.session_id.short(), ?reason, "peer closed");
-                let never = self.peer.as_ref().is_some_and(|line| !line.connected);
-                self.lose_peer();
-                if never {
-                    self.connection
-                        .send(ServerMessage::error(ErrorCode::ConnectionFailed));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn lose_peer(&mut self) {
-        self.peer = None;
-        self.connection.data_closed();
-        self.choose_sink();
-        // Nobody hears the answer any more (R10).
-        if let Some(conversation) = &mut self.conversation {
-            conversation.source_lost();
-        }
-    }
-
-    /// Where speech goes: to the track where one was negotiated, to messages otherwise (§4.7). A short loss of the
-    /// network changes nothing: the track stands still and continues.
-    fn sink(&self) -> Arc<dyn AudioSink> {
-        match &self.peer {
-            Some(line) if line.peer.audio_negotiated() => line.peer.sink(),
-            _ => Arc::clone(&self.chunk_sink),
-        }
-    }
-
-    fn choose_sink(&mut self) {
-        let sink = self.sink();
-        if let Some(conversation) = &mut self.conversation {
-            conversation.set_sink(sink);
         }
     }
 
@@ -740,6 +656,11 @@ impl Session {
                     kind = ?error.kind(),
                     "turn failed"
                 );
+                self.note(Action::Failed {
+                    code: wire::code(error).as_str(),
+                    correlation: reference.as_str().into(),
+                    message: None,
+                });
             }
             _ => {}
         }
@@ -817,6 +738,16 @@ impl Session {
     async fn end(mut self) {
         self.settle(false);
         self.peer = None;
+        if let Some(archive) = &mut self.archive {
+            archive.finish(&self.privacy);
+        }
+        let counts = self.privacy.found();
+        if !counts.is_empty() {
+            self.note(Action::Redacted {
+                sink: "transcript",
+                counts,
+            });
+        }
         // A session that was ended, for a replayed token, leaves nothing behind.
         let keep = self.established && self.lease.is_revoked() != Some(Revoked::Ended);
         // The handles have checked whose session it is and say when to forget it, so the store need not know.
@@ -841,15 +772,14 @@ impl Session {
     }
 }
 
-async fn next_peer_event(line: &mut Option<Line>) -> PeerEvent {
-    match line {
-        // A peer that ends without a word is as closed as any other.
-        Some(line) => line
-            .events
-            .recv()
-            .await
-            .unwrap_or(PeerEvent::Closed(PeerClosed::StackFailed)),
-        None => std::future::pending().await,
+/// The type of the message behind an event, where one session can send many.
+fn message_type(event: &ConnectionEvent) -> Option<&'static str> {
+    match event {
+        ConnectionEvent::Audio { .. } => Some("audio"),
+        ConnectionEvent::Text(_) => Some("text"),
+        ConnectionEvent::Attachments(_) => Some("attachments"),
+        ConnectionEvent::Interrupt => Some("interrupt"),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,7 +13,7 @@ use llmrtc_core::{
     turn::TurnEvent,
 };
 use llmrtc_security::redact::{
-    Context, Lang, Redactor, SessionTokens, SinkPolicy,
+    Context, Kind, Lang, Redactor, SessionTokens, SinkPolicy,
     config::SinksConfig,
     dialogue::{DialogueState, EarlierSpan},
 };
@@ -37,8 +38,26 @@ struct State {
     dialogue: DialogueState,
     /// What the agent said last.
     previous: String,
+    /// How often each kind was found in what the caller said.
+    found: BTreeMap<Arc<str>, u64>,
     /// The caller's last turns, and what of them has to go although it did not look like it at first.
     turns: Vec<Spoken>,
+}
+
+/// `text` with other words in these places.
+fn cut(text: &str, places: &[EarlierSpan], instead: impl Fn(&Kind, &str) -> String) -> String {
+    let mut places: Vec<&EarlierSpan> = places.iter().collect();
+    places.sort_by_key(|place| place.start);
+    let (mut out, mut copied) = (String::new(), 0);
+    for place in places {
+        if place.start >= copied && place.end <= text.len() {
+            out.push_str(&text[copied..place.start]);
+            out.push_str(&instead(&place.kind, &text[place.start..place.end]));
+            copied = place.end;
+        }
+    }
+    out.push_str(&text[copied..]);
+    out
 }
 
 struct Spoken {
@@ -82,6 +101,7 @@ impl Privacy {
                         spoken.marked.push(span);
                     }
                 }
+                self.count(&mut state, text);
                 if state.turns.len() == REMEMBERED {
                     state.turns.remove(0);
                 }
@@ -108,6 +128,45 @@ impl Privacy {
     /// What may be stored of it.
     pub(super) fn for_storage(&self, text: &str) -> String {
         self.apply(text, &self.sinks.storage)
+    }
+
+    /// What the agent had said before the caller's last words.
+    pub(super) fn question(&self) -> String {
+        self.lock().previous.clone()
+    }
+
+    /// What may be stored of an earlier turn, if something of it turned out since to be a part of a number. `question` is
+    /// what the agent had said before it.
+    pub(super) fn revised_for_storage(&self, turn: u64, question: &str) -> Option<String> {
+        let state = self.lock();
+        let spoken = state.turns.iter().find(|spoken| spoken.turn == turn)?;
+        if spoken.marked.is_empty() {
+            return None;
+        }
+        let tagged = cut(&spoken.text, &spoken.marked, |kind, _| {
+            let mut tag = String::new();
+            kind.write_tag(&mut tag);
+            tag
+        });
+        let context = Context {
+            previous: Some(question).filter(|text| !text.is_empty()),
+            lang: self.lang,
+            dialogue: None,
+        };
+        let policy = &self.sinks.storage;
+        let text = self
+            .redactor
+            .redact(&tagged, &context, policy, Some(&self.tokens));
+        Some(text.into_owned())
+    }
+
+    /// How often each kind was found so far in what the caller said.
+    pub(super) fn found(&self) -> Vec<(Arc<str>, u64)> {
+        let state = self.lock();
+        let found = state.found.iter();
+        found
+            .map(|(kind, count)| (Arc::clone(kind), *count))
+            .collect()
     }
 
     fn apply(&self, text: &str, policy: &SinkPolicy) -> String {
@@ -164,6 +223,20 @@ impl Privacy {
         }
     }
 
+    fn count(&self, state: &mut State, text: &str) {
+        let spans = {
+            let context = Context {
+                previous: Some(&*state.previous).filter(|text| !text.is_empty()),
+                lang: self.lang,
+                dialogue: Some(&state.dialogue),
+            };
+            self.redactor.spans(text, &context)
+        };
+        for span in spans {
+            *state.found.entry(span.kind.name().into()).or_default() += 1;
+        }
+    }
+
     /// The text of an earlier turn without what turned out later to be a part of a number.
     fn without_marked<'t>(&self, state: &State, text: &'t str) -> Cow<'t, str> {
         let spoken = state
@@ -173,22 +246,8 @@ impl Privacy {
         let Some(spoken) = spoken else {
             return Cow::Borrowed(text);
         };
-        let mut spans: Vec<&EarlierSpan> = spoken.marked.iter().collect();
-        spans.sort_by_key(|span| span.start);
-        let (mut out, mut copied) = (String::new(), 0);
-        for span in spans {
-            if span.start >= copied && span.end <= text.len() {
-                out.push_str(&text[copied..span.start]);
-                out.push_str(
-                    &self
-                        .tokens
-                        .pseudonym(&span.kind, &text[span.start..span.end]),
-                );
-                copied = span.end;
-            }
-        }
-        out.push_str(&text[copied..]);
-        Cow::Owned(out)
+        let named = |kind: &Kind, value: &str| self.tokens.pseudonym(kind, value);
+        Cow::Owned(cut(text, &spoken.marked, named))
     }
 
     /// Puts values back into the arguments of a tool; the model has only their names.
@@ -343,6 +402,56 @@ mod tests {
             "the caller recognises the card"
         );
         assert!(!privacy.for_storage(said).contains("1111"));
+    }
+
+    fn said(privacy: &Privacy, turn: u64, text: &str) {
+        privacy.note(&TurnEvent::Transcript {
+            turn: TurnId(turn),
+            text: text.into(),
+            is_final: true,
+            confidence: None,
+        });
+    }
+
+    fn answered(privacy: &Privacy, turn: u64, text: &str) {
+        privacy.note(&TurnEvent::LlmDone {
+            turn: TurnId(turn),
+            text: text.into(),
+            stop_reason: llmrtc_core::provider::StopReason::EndTurn,
+            usage: llmrtc_core::provider::Usage::default(),
+        });
+    }
+
+    #[test]
+    fn e1_half_a_card_is_taken_out_of_what_is_stored_when_the_other_half_is_said() {
+        let privacy = privacy();
+        answered(&privacy, 0, "What is your card number?");
+        let question = privacy.question();
+        said(&privacy, 1, "it is 4111 1111");
+        assert_eq!(privacy.revised_for_storage(1, &question), None);
+        answered(&privacy, 1, "Go on.");
+        said(&privacy, 2, "1111 1111");
+        let stored = privacy.revised_for_storage(1, &question).unwrap();
+        assert!(
+            stored.starts_with("it is [") && !stored.contains("4111"),
+            "{stored}"
+        );
+        assert_eq!(privacy.revised_for_storage(3, &question), None);
+    }
+
+    #[test]
+    fn e1_what_was_found_is_counted_by_kind() {
+        let privacy = privacy();
+        assert!(privacy.found().is_empty());
+        said(
+            &privacy,
+            1,
+            "4111 1111 1111 1111 or write to ann@example.com",
+        );
+        let found = privacy.found();
+        let kinds: Vec<&str> = found.iter().map(|(kind, _)| &**kind).collect();
+        assert_eq!(kinds, ["card", "email"]);
+        assert!(found.iter().all(|(_, count)| *count == 1));
     }
 
     #[test]

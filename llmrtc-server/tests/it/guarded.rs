@@ -44,7 +44,12 @@ pub(crate) fn unrecorded(mut config: Config) -> Config {
 
 /// A ticket for the bearer of `key`, for a page.
 pub(crate) async fn ticket(site: &Site, key: &str, page: Option<&str>) -> String {
-    let url = format!("http://{}/api/tickets", site.address);
+    ticket_at(&site.address.to_string(), key, page).await
+}
+
+/// The same from a server in a process of its own.
+pub(crate) async fn ticket_at(address: &str, key: &str, page: Option<&str>) -> String {
+    let url = format!("http://{address}/api/tickets");
     let mut request = reqwest::Client::new().post(url).bearer_auth(key);
     if let Some(page) = page {
         request = request.json(&json!({ "origin": page }));
@@ -71,7 +76,16 @@ impl Socket {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, u16> {
-        let mut request = format!("ws://{}{path}", site.address)
+        Self::open_at(&site.address.to_string(), path, headers).await
+    }
+
+    /// The same at a server in a process of its own.
+    pub(crate) async fn open_at(
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let mut request = format!("ws://{address}{path}")
             .into_client_request()
             .unwrap();
         for (name, value) in headers {

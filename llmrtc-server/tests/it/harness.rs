@@ -13,7 +13,7 @@ use llmrtc_core::{
     playout::PlayoutEvent,
     provider::{LlmProvider, Providers, SttProvider, TtsProvider},
 };
-use llmrtc_media::codec::wav::WavReader;
+use llmrtc_media::{codec::wav::WavReader, config::PolicyKind};
 use llmrtc_providers::echo::{EchoConfig, EchoTts};
 use llmrtc_security::auth::bind::Exposure;
 use llmrtc_server::{
@@ -95,6 +95,11 @@ impl Site {
         providers: Option<Providers>,
         exposure: Exposure,
     ) -> Self {
+        let mut config = config;
+        if config.media.endpoint.policy == PolicyKind::Auto {
+            // Whether models are installed must not change what a test sees.
+            config.media.endpoint.policy = PolicyKind::Silence;
+        }
         let (shutdown, grace) = (Shutdown::new(), config.shutdown.grace);
         let mut builder = Server::builder(config).shutdown(shutdown.clone());
         if let Some(providers) = providers {
@@ -342,6 +347,17 @@ impl Caller {
         loop {
             if let ServerMessage::Llm { text } = self.next_message().await {
                 return text;
+            }
+        }
+    }
+
+    /// The text of the answer to words that were sent before and transcribed already.
+    pub(crate) async fn answer_of_sent(&mut self) -> String {
+        loop {
+            match self.next_message().await {
+                ServerMessage::Llm { text } => return text,
+                ServerMessage::Error { code, .. } => panic!("{code}: {self:?}"),
+                _ => {}
             }
         }
     }

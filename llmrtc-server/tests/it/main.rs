@@ -16,9 +16,13 @@ mod hostile;
 mod hygiene;
 mod leaving;
 mod messages;
+#[cfg(feature = "local")]
+mod models;
+mod nodes;
 mod process;
 mod readme;
 mod resume;
+#[cfg(feature = "local")]
 mod scripts;
 mod shielded;
 mod storage;

@@ -1,64 +1,75 @@
-//! The conversations of `tests/scripts`, held by `llmrtc call` as anybody would.
+//! Conversations as anybody could have them, from the caller's mouth to the caller's ears: `llmrtc call` speaks with this
+//! machine's voice, the server recognises it, answers, and speaks with another voice, all by models in the two processes.
 //!
-//! The caller has this machine's voice. It meets a recogniser that knows what there is to hear and a model that answers by
-//! rules, so that what is tested is everything around them: when a turn ends, what interrupts it, what was expected.
+//! Without the models (`LLMRTC_MODEL_DIR`, which the test command sets) or a voice these tests say that they are skipped.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
-use futures_util::{StreamExt, stream};
+use bytes::Bytes;
 use llmrtc_core::{
-    audio::Utterance,
-    message::Message,
-    provider::{
-        CallContext, LlmChunk, LlmProvider, LlmRequest, LlmStream, ProviderError, StopReason,
-        SttConfig, SttProvider, SttResult,
-    },
+    audio::{PcmChunk, SampleRate, Utterance},
+    provider::{CallContext, SttConfig, SttProvider},
 };
-use llmrtc_providers::echo::voice::LETTER;
+use llmrtc_media::{codec::wav::WavReader, resample::Resampler};
+use llmrtc_providers::local::{moonshine::Moonshine, pool::InferencePool, runtime::Runtime};
 use llmrtc_server::{client::voice::caller_voice, config::Config};
-use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+use tempfile::TempDir;
 
-use crate::{
-    harness::{Site, providers, voice},
-    terminal::call,
-};
+use crate::{harness::Site, terminal::call};
 
-/// What an utterance has around its words.
-const AROUND: Duration = Duration::from_millis(450);
+/// What the server has instead of a language model, so that its answers are known.
+const RULES: &str = "answers.toml";
 
 #[tokio::test]
 async fn the_capital_of_france_is_asked_for_and_heard() {
-    perform("capital-of-france", "", &["What is the capital of France?"]).await;
+    perform("capital-of-france").await;
 }
 
 #[tokio::test]
 async fn another_question_interrupts_a_story() {
-    let lines = [
-        "Please tell me a story.",
-        "Stop, what is the capital of France?",
-    ];
-    perform("barge-in", "", &lines).await;
+    perform("barge-in").await;
 }
 
 #[tokio::test]
 async fn a_pause_inside_a_sentence_does_not_end_it() {
-    // Patience stands in for the model that hears when a sentence is complete.
-    let patient = "media.endpoint.silence = \"1500ms\"";
-    let lines = [
-        "I would like to know the capital of",
-        "France, please.",
-        "I would like to know the capital of, well, France, please.",
-    ];
-    perform("pause-in-a-sentence", patient, &lines).await;
+    perform("pause-in-a-sentence").await;
 }
 
 #[tokio::test]
 async fn a_backchannel_lets_a_story_go_on() {
-    // Synthesised voices are slower than people.
-    let needed = "media.vad.backchannel = \"600ms\"";
-    let lines = ["Please tell me a story.", "Yeah."];
-    perform("backchannel", needed, &lines).await;
+    perform("backchannel").await;
+}
+
+/// Nothing is scripted here but the question: recognition, model and voices are those that a newcomer meets.
+#[tokio::test]
+async fn a_whole_conversation_needs_no_key_and_no_other_server() {
+    let Some(models) = models() else { return };
+    let site = Site::start(config(&models, "embedded"), None).await;
+    let directory = TempDir::new().unwrap();
+    let reply = directory.path().join("reply.wav");
+    let arguments = [
+        site.url().to_string(),
+        "--say".to_owned(),
+        "What is the capital of France?".to_owned(),
+        "--reply".to_owned(),
+        reply.to_str().unwrap().to_owned(),
+        "--json".to_owned(),
+    ];
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (code, out, err) = call(directory.path(), &arguments).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let summary: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let transcript = summary["transcript"].as_str().unwrap().to_lowercase();
+    assert!(transcript.contains("capital of france"), "{summary}");
+    let said = summary["reply"].as_str().unwrap();
+    assert!(said.contains("Paris"), "{summary}");
+
+    // The voice says what the model wrote, and whoever listens understands most of it.
+    let heard = understood(&models, &reply).await;
+    let (said, heard) = (words(said), words(&heard));
+    let missed = said.iter().filter(|word| !heard.contains(word)).count();
+    assert!(missed * 2 <= said.len(), "{said:?} was heard as {heard:?}");
 }
 
 #[test]
@@ -70,7 +81,7 @@ fn no_script_is_forgotten() {
         .collect();
     scripts.sort();
     let expected = [
-        "answers.toml",
+        RULES,
         "backchannel.toml",
         "barge-in.toml",
         "capital-of-france.toml",
@@ -79,22 +90,12 @@ fn no_script_is_forgotten() {
     assert_eq!(scripts, expected, "each has a test here");
 }
 
-/// Performs a script with a server that is set up like this. `lines`: what there may be to hear.
-async fn perform(name: &str, settings: &str, lines: &[&'static str]) {
-    let Ok(config) = toml::from_str::<Config>(settings) else {
-        return skip(name, &format!("this version has no {settings}"));
-    };
-    let mouth = async {
-        let voice = caller_voice()?;
-        anyhow::Ok(voice.init().await?)
-    };
-    if let Err(error) = mouth.await {
-        return skip(name, &format!("no voice for the caller: {error:#}"));
-    }
-    let people = providers(Ears(lines.to_vec()), Rules::read(), voice());
-    let site = Site::start(config, Some(people)).await;
+/// Performs a script with a server that has models in its process and answers by rules.
+async fn perform(name: &str) {
+    let Some(models) = models() else { return };
+    let site = Site::start(config(&models, "scripted"), None).await;
     let (url, file) = (site.url(), folder().join(format!("{name}.toml")));
-    let directory = tempfile::tempdir().unwrap();
+    let directory = TempDir::new().unwrap();
     let arguments = [
         url.as_str(),
         "--script",
@@ -106,94 +107,63 @@ async fn perform(name: &str, settings: &str, lines: &[&'static str]) {
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
 }
 
-#[expect(clippy::print_stdout, reason = "whoever runs the tests should know")]
-fn skip(name: &str, reason: &str) {
-    println!("skipped {name}: {reason}");
+/// The folder of the models, if these tests can be run.
+#[expect(clippy::print_stdout, reason = "what is skipped has to be seen")]
+fn models() -> Option<PathBuf> {
+    let skipped = |reason: &str| {
+        println!("skipped: {reason}");
+        None
+    };
+    let folder = std::env::var_os("LLMRTC_MODEL_DIR").map(PathBuf::from);
+    let Some(folder) = folder.filter(|folder| folder.join("moonshine-tiny-en").exists()) else {
+        return skipped("LLMRTC_MODEL_DIR has no models; `cargo xtask test` fetches them");
+    };
+    match caller_voice() {
+        Ok(_) => Some(folder),
+        Err(error) => skipped(&format!("{error:#}")),
+    }
+}
+
+fn config(models: &Path, llm: &str) -> Config {
+    let mut config = Config::default();
+    config.media.endpoint.policy = llmrtc_media::config::PolicyKind::Semantic;
+    // Synthesised voices are slower than people: "yeah" takes them longer than the default allows.
+    config.media.vad.backchannel = std::time::Duration::from_millis(450);
+    for (variable, value) in [
+        ("LLMRTC_MODEL_DIR", models.to_str().unwrap()),
+        ("LLM_PROVIDER", llm),
+        ("STT_PROVIDER", "embedded"),
+        ("TTS_PROVIDER", "embedded"),
+        ("SCRIPTED_RULES", folder().join(RULES).to_str().unwrap()),
+    ] {
+        config.providers.set(variable, value);
+    }
+    config
 }
 
 fn folder() -> PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts").into()
 }
 
-/// Hears the line that takes about as long as what was said.
-struct Ears(Vec<&'static str>);
-
-#[async_trait]
-impl SttProvider for Ears {
-    fn name(&self) -> &str {
-        "ears"
-    }
-
-    async fn transcribe(
-        &self,
-        audio: Utterance,
-        _: &SttConfig,
-        _: &CallContext,
-    ) -> Result<SttResult, ProviderError> {
-        let said = audio.duration().unwrap_or_default().saturating_sub(AROUND);
-        let distance = |line: &&&str| said.abs_diff(LETTER * line.len() as u32);
-        let text = self.0.iter().min_by_key(distance).copied();
-        Ok(SttResult {
-            text: text.unwrap_or_default().to_owned(),
-            is_final: true,
-            ..SttResult::default()
-        })
-    }
+/// What recognition makes of a recording.
+async fn understood(models: &Path, recording: &Path) -> String {
+    let wav = std::fs::read(recording).unwrap();
+    let audio = WavReader::new(Bytes::from(wav)).unwrap().read_all();
+    let mut resampler = Resampler::new(audio.rate(), SampleRate::HZ_16000);
+    let mut samples = Vec::new();
+    resampler.process(audio.samples(), &mut samples);
+    let library = models.join("onnxruntime/libonnxruntime.so.1");
+    let runtime = Runtime::load(&library).unwrap();
+    let pool = InferencePool::new(None).unwrap();
+    let stt = Moonshine::load(&runtime, &models.join("moonshine-tiny-en"), pool).unwrap();
+    let utterance = Utterance::Pcm(PcmChunk::new(samples, SampleRate::HZ_16000));
+    let (config, cx) = (SttConfig::default(), CallContext::detached());
+    stt.transcribe(utterance, &config, &cx).await.unwrap().text
 }
 
-/// Answers by the rules of `answers.toml`.
-struct Rules {
-    rules: Vec<(Regex, String)>,
-    default: String,
-}
-
-impl Rules {
-    fn read() -> Self {
-        let file = std::fs::read_to_string(folder().join("answers.toml")).unwrap();
-        let table: toml::Table = file.parse().unwrap();
-        let text = |table: &toml::Table, key| table[key].as_str().unwrap().to_owned();
-        let rules = table["rule"].as_array().unwrap().iter().map(|rule| {
-            let rule = rule.as_table().unwrap();
-            let mut pattern = RegexBuilder::new(rule["pattern"].as_str().unwrap());
-            let pattern = pattern.case_insensitive(true).build().unwrap();
-            (pattern, text(rule, "reply"))
-        });
-        Self {
-            rules: rules.collect(),
-            default: text(&table, "default"),
-        }
-    }
-}
-
-#[async_trait]
-impl LlmProvider for Rules {
-    fn name(&self) -> &str {
-        "rules"
-    }
-
-    async fn stream(
-        &self,
-        request: LlmRequest,
-        _: &CallContext,
-    ) -> Result<LlmStream, ProviderError> {
-        let asked = request
-            .messages
-            .iter()
-            .rev()
-            .find_map(|message| match message {
-                Message::User { text, .. } => Some(&**text),
-                _ => None,
-            });
-        let asked = asked.unwrap_or_default();
-        let rule = self
-            .rules
-            .iter()
-            .find(|(pattern, _)| pattern.is_match(asked));
-        let reply = rule.map_or(&self.default, |(_, reply)| reply);
-        let chunks = [
-            LlmChunk::Text(reply.clone()),
-            LlmChunk::End(StopReason::EndTurn),
-        ];
-        Ok(stream::iter(chunks.map(Ok)).boxed())
-    }
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
 }

@@ -23,7 +23,7 @@ use llmrtc_signal::protocol::ServerMessage;
 use serde_json::{Value, json};
 
 use crate::{
-    guarded::{ANN, Socket, guarded},
+    guarded::{ANN, BOB, Socket, guarded},
     harness::{Site, config, providers},
 };
 
@@ -64,8 +64,10 @@ async fn t13_a_card_reaches_neither_model_nor_screen_nor_storage() {
     site.shutdown.begin();
     site.ended().await;
 
-    let mut vault = llmrtc_security::vault::VaultConfig::default();
-    vault.enabled = true;
+    let vault = llmrtc_security::vault::VaultConfig {
+        enabled: true,
+        ..Default::default()
+    };
     let urls = VaultUrls::of(&vault, folder.path()).unwrap();
     let keyring = LocalKeyring::open(&folder.path().join("keyring.json")).unwrap();
     let clock = Arc::new(llmrtc_core::clock::SystemClock);
@@ -148,6 +150,134 @@ async fn d2_turns_have_a_limit_and_the_caller_hears_of_it() {
     let turn = caller.ask_refused().await;
     assert!(turn.contains("limit"), "{turn}");
     assert_eq!(llm.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn d2_seconds_of_speech_have_a_limit_too() {
+    let llm = ScriptedLlm::saying("Yes.");
+    let limited = r#"limits.classes.default = { user = { stt_seconds = "3/h" } }"#;
+    let site = Site::start(config(limited), Some(with(&llm, "Hello?"))).await;
+    let mut caller = site.connect().await;
+    // Three seconds, and what has been said when the limit was last looked at.
+    let mut answered = 0;
+    let code = loop {
+        caller.send(crate::harness::WORDS.to_wav()).await;
+        match caller.until_either("tts-complete", "error").await {
+            ServerMessage::Error { code, .. } => break code,
+            _ => answered += 1,
+        }
+    };
+    assert!((1..=8).contains(&answered), "{answered}");
+    assert_eq!(code.as_str(), "RATE_LIMITED");
+    assert_eq!(llm.requests().len(), answered);
+}
+
+#[tokio::test]
+async fn d6_a_vendor_is_asked_for_no_more_at_a_time_than_it_has_places() {
+    let llm = ScriptedLlm::new().always(Script::answer("Yes.").opens_after(Duration::from_secs(2)));
+    let limited = r#"
+        [limits.admission]
+        providers = { "scripted-llm" = 1 }
+        provider_wait = "50ms"
+    "#;
+    let providers = with(&llm, "Hello?");
+    let limited = limited.replace("scripted-llm", providers.llm.name());
+    let site = Site::start(config(&limited), Some(providers)).await;
+    let (mut one, mut two) = tokio::join!(site.connect(), site.connect());
+    let wav = crate::harness::WORDS.to_wav();
+    one.send(wav.clone()).await;
+    one.until("transcript").await;
+    two.send(wav).await;
+    let (code, _) = two.error().await;
+    assert_eq!(code.as_str(), "LLM_ERROR");
+    assert_eq!(one.answer_of_sent().await, "Yes.");
+}
+
+/// Answers with the last line of its instructions.
+struct Parrot;
+
+#[async_trait]
+impl LlmProvider for Parrot {
+    fn name(&self) -> &str {
+        "parrot"
+    }
+
+    async fn stream(
+        &self,
+        request: llmrtc_core::provider::LlmRequest,
+        cx: &CallContext,
+    ) -> Result<llmrtc_core::provider::LlmStream, llmrtc_core::provider::ProviderError> {
+        let system = request.messages.first().unwrap().text().to_owned();
+        let last = system.lines().last().unwrap().to_owned();
+        ScriptedLlm::saying(&last).stream(request, cx).await
+    }
+}
+
+#[tokio::test]
+async fn f2_an_answer_with_the_canary_is_cut_and_ends_the_session() {
+    let mut providers = with(&ScriptedLlm::saying(""), "What is your reference?");
+    providers.llm = Arc::new(Parrot);
+    let site = Site::start(Config::default(), Some(providers)).await;
+    let mut socket = Socket::open(&site, "/", &[]).await.unwrap();
+    socket.until("ready").await;
+    socket.speak().await;
+    let mut said = String::new();
+    let code = loop {
+        match socket.next().await {
+            Ok(message) => said.push_str(&message.to_string()),
+            Err(code) => break code,
+        }
+    };
+    assert!(code != 0, "closed with a code");
+    let digits = said.split(|c: char| !c.is_ascii_hexdigit());
+    assert!(!digits.clone().any(|word| word.len() == 24), "{said}");
+}
+
+#[tokio::test]
+async fn h4_a_relay_has_a_credential_for_each_caller_and_only_for_callers() {
+    let relay = r#"
+        [ice.relay]
+        urls = ["turn:turn.example.net:3478"]
+        secret = "a-secret-of-at-least-thirty-two-characters"
+    "#;
+    let site = Site::start(guarded(relay), None).await;
+    let server = async |key| {
+        let mut socket = Socket::with_key(&site, key).await;
+        socket.until("ready").await["iceServers"][0].clone()
+    };
+    let (ann, bob) = (server(ANN).await, server(BOB).await);
+    let user = |server: &Value| {
+        let name = server["username"].as_str().unwrap().to_owned();
+        let (expires, user) = name.split_once(':').unwrap();
+        let expires: u64 = expires.parse().unwrap();
+        let now = std::time::SystemTime::now();
+        let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert!(
+            (now + 500..=now + 601).contains(&expires),
+            "at most ten minutes"
+        );
+        user.to_owned()
+    };
+    assert_ne!(user(&ann), user(&bob));
+    assert!(!ann.to_string().contains("ann") && ann["credential"].is_string());
+    // Somebody who has shown nothing is told nothing.
+    let mut waiting = Socket::open(&site, "/", &[]).await.unwrap();
+    let first = waiting.within(Duration::from_millis(300)).await;
+    assert!(first.is_none(), "{first:?}");
+}
+
+#[tokio::test]
+async fn what_protects_the_server_shows_in_its_numbers() {
+    let site = Site::start(Config::default(), None).await;
+    let (status, numbers) = site.get("/metrics").await;
+    assert_eq!(status, 200);
+    for name in [
+        "llmrtc_audit_events_total{",
+        "llmrtc_audit_failing 0",
+        "llmrtc_places_free{place=\"session\"}",
+    ] {
+        assert!(numbers.contains(name), "{name}: {numbers}");
+    }
 }
 
 /// Mails whatever it is given.

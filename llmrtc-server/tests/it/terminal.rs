@@ -19,6 +19,8 @@ const SPEECH: &str = concat!(
 /// Runs `llmrtc call` in a folder. Returns its exit code and what it printed, on both streams.
 pub(crate) async fn call(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = llmrtc(directory, &[&["call"], arguments].concat());
+    // The caller's voice may be there.
+    command.envs(std::env::var_os("LLMRTC_MODEL_DIR").map(|dir| ("LLMRTC_MODEL_DIR", dir)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = timeout(PATIENCE, command.output())
         .await

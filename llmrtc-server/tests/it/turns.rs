@@ -108,12 +108,13 @@ async fn a_spoken_turn_against_an_openai_compatible_upstream() {
         "{said} s said, {taken} s transcribed"
     );
     let [chat] = vendor.chats().try_into().unwrap();
+    // The system prompt is followed by the tripwire, a line that must never be said.
+    let [(system, prompt), user] = chat.try_into().unwrap();
+    assert_eq!(system, "system");
+    assert!(prompt.starts_with("Be brief.\n\n"), "{prompt}");
     assert_eq!(
-        chat,
-        [
-            ("system".to_owned(), "Be brief.".to_owned()),
-            ("user".to_owned(), "What is the weather like?".to_owned()),
-        ]
+        user,
+        ("user".to_owned(), "What is the weather like?".to_owned())
     );
 }
 

@@ -273,6 +273,45 @@ fn hold_fades_out_and_release_continues_from_the_same_sample() {
 }
 
 #[test]
+fn the_floor_is_taken_until_the_last_words() {
+    let mut stage = Stage::idle();
+    let floor = |stage: &Stage| stage.playout.floor(stage.now());
+    assert_eq!(floor(&stage), Floor::Free);
+    let (key, _) = stage.open(1);
+    stage.playout.push(key, 0, level(3_000)).unwrap();
+    assert_eq!(floor(&stage), Floor::Free, "nothing of it was heard yet");
+    stage.run(100);
+    assert_eq!(floor(&stage), Floor::Taken);
+    // A hold is no end, however long it lasts.
+    stage.playout.set_held(key, true);
+    stage.run(900);
+    assert_eq!(floor(&stage), Floor::Taken);
+    stage.playout.set_held(key, false);
+    // A second is left to hear, and more may come.
+    stage.run(2_000);
+    assert_eq!(floor(&stage), Floor::Taken);
+    stage.playout.finish(key);
+    assert_eq!(floor(&stage), Floor::Closing);
+    // It is all out, but still in the air.
+    stage.run(1_000);
+    assert_eq!(floor(&stage), Floor::Closing);
+    stage.run(300);
+    assert_eq!(floor(&stage), Floor::Free);
+}
+
+#[test]
+fn a_cancelled_answer_gives_the_floor_away() {
+    let mut stage = Stage::idle();
+    let (key, _) = stage.open(1);
+    stage.playout.push(key, 0, level(3_000)).unwrap();
+    stage.run(500);
+    stage.playout.cancel(key);
+    assert_eq!(stage.playout.floor(stage.now()), Floor::Closing);
+    stage.run(300);
+    assert_eq!(stage.playout.floor(stage.now()), Floor::Free);
+}
+
+#[test]
 fn cancel_fades_within_ten_milliseconds_and_tells_how_far_it_came() {
     let mut stage = Stage::idle();
     let (key, progress) = stage.open(1);

@@ -235,7 +235,7 @@ async fn messages_of_errors_pass_the_scrubber_or_stay_out() {
 async fn t12_a_claim_about_a_call_is_settled_by_chain_and_hash() {
     let bench = Bench::new();
     let (audit, tasks) = bench.start().await;
-    let args = json!({"to": "DE89 3704", "amount": 250});
+    let args = json!({"to": "DE89 3704", "amount": 73195250});
     audit
         .record_durable(
             AuditEvent::new(Action::ToolCalled {
@@ -254,7 +254,10 @@ async fn t12_a_claim_about_a_call_is_settled_by_chain_and_hash() {
     // Written before the tool runs, arguments in no form.
     let lines = fs::read(bench.path()).unwrap();
     let text = String::from_utf8(lines.clone()).unwrap();
-    assert!(!text.contains("DE89") && !text.contains("250"), "{text}");
+    assert!(
+        !text.contains("DE89") && !text.contains("73195250"),
+        "{text}"
+    );
     tasks.shutdown(SOON).await;
     assert!(bench.verify().is_intact());
 
@@ -265,10 +268,10 @@ async fn t12_a_claim_about_a_call_is_settled_by_chain_and_hash() {
     assert_eq!(hash["epoch"], 1);
     assert_eq!(
         hash["value"],
-        recomputed(&json!({"amount": 2.5e2, "to": "DE89 3704"}))
+        recomputed(&json!({"amount": 7.319525e7, "to": "DE89 3704"}))
     );
     assert_ne!(
         hash["value"],
-        recomputed(&json!({"to": "DE89 3704", "amount": 25}))
+        recomputed(&json!({"to": "DE89 3704", "amount": 73195251}))
     );
 }

@@ -270,3 +270,28 @@ async fn b4_a_ticket_store_that_is_down_is_a_503() {
     assert_eq!(denied.rejection.status(), 503);
     assert!(denied.rejection.retry_after_secs().is_some());
 }
+
+#[tokio::test]
+async fn c1_a_client_certificate_is_an_identity_where_the_operator_says_so() {
+    let none = Credentials::none(peer());
+    let shown = none.certificate(Some("spiffe://example/shop"));
+    let off = Door::new(|chain| chain);
+    let access = off.chain.admit(&shown).await.unwrap();
+    assert!(matches!(access, Access::Deferred { .. }));
+    assert!(off.chain.authenticate(&shown).await.is_err());
+
+    let on = Door::new(|chain| chain.certificates(true));
+    let shop = granted(on.chain.admit(&shown).await);
+    assert_eq!(shop, Principal::service("spiffe://example/shop", None));
+    assert_eq!(shop.credential.method, Method::Certificate);
+    assert_eq!(on.chain.authenticate(&shown).await.unwrap(), shop);
+    assert!(on.chain.authenticate(&none).await.is_err());
+    // A credential that is shown beside it decides, and a wrong one is not made up for.
+    let wrong = shown.authorization(Some("Bearer nonsense"));
+    assert!(on.chain.admit(&wrong).await.is_err());
+    let now = on.clock.wall();
+    on.revocations
+        .revoke(Revocation::of(&shop, now), now)
+        .unwrap();
+    assert_eq!(reason(on.chain.admit(&shown).await), "revoked");
+}

@@ -16,6 +16,7 @@ impl SecretFinder for Keys {
 fn rules() -> Arc<OutputRules> {
     let config = OutputConfig {
         link_hosts: vec!["hotel.example".to_owned(), "*.cdn.example".to_owned()],
+        ..OutputConfig::default()
     };
     Arc::new(
         OutputRules::new(&config, PROMPT)

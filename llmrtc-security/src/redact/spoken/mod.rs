@@ -1,13 +1,13 @@
 //! Identifiers as people say them and a recogniser writes them: item E1's spoken forms.
 //!
-//! The text is cut into words once ([`token`]), each of which the tables of its language know a meaning for
-//! ([`lexicon`]). Then one pass from left to right tries at every word, in this order: an e-mail or web address
-//! ([`address`]), a date of birth ([`date`]), a run of digits and letters ([`run`], judged in [`decide`]), a name
-//! ([`names`](super::context::names)). What the agent asked before, and what the caller announces ("my card number is"),
+//! The text is cut into words once (`token`), each of which the tables of its language know a meaning for
+//! (`lexicon`). Then one pass from left to right tries at every word, in this order: an e-mail or web address
+//! (`address`), a date of birth (`date`), a run of digits and letters (`run`, judged in `decide`), a name
+//! (`context::names`). What the agent asked before, and what the caller announces ("my card number is"),
 //! decides what short answers mean.
 //!
-//! Every decision looks at no more than [`WINDOW`] bytes from where its candidate starts, as
-//! [`detector`](super::detector) asks.
+//! Every decision looks at no more than `WINDOW` bytes from where its candidate starts, as
+//! `detector` asks.
 
 use std::cell::RefCell;
 

@@ -1,58 +1,7 @@
-//! When is the caller done? A policy, because no single rule suits dictation, banter and phone numbers.
-
 use std::time::Duration;
 
+use super::{EndpointPolicy, Pause, Verdict};
 use crate::config::EndpointConfig;
-
-/// A moment of silence within an utterance.
-#[derive(Clone, Copy)]
-pub struct Pause<'a> {
-    /// The utterance so far: mono, 16 kHz, with padding, up to now.
-    pub audio: &'a [i16],
-    /// Silence since the last voiced frame.
-    pub silence: Duration,
-    /// What live transcription has made of it so far, where there is any.
-    pub transcript: Option<&'a str>,
-}
-
-impl std::fmt::Debug for Pause<'_> {
-    /// Sizes only: the rest is what somebody said.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Pause({} samples, silent for {:?})",
-            self.audio.len(),
-            self.silence
-        )
-    }
-}
-
-/// What a policy says to a pause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    /// The caller is done.
-    End,
-    /// The caller is not done. Holds for at most [`LONGEST_HOLD`].
-    Hold,
-    /// No opinion (yet): the [`SilencePolicy`] decides.
-    Default,
-}
-
-/// No policy keeps an utterance open in silence for longer.
-pub const LONGEST_HOLD: Duration = Duration::from_secs(3);
-
-/// Decides when an utterance ends. One per call, used on its media thread, so it must not block.
-///
-/// It is asked again for every silent frame, every 16 ms. A policy whose judgement takes time (a model, a service) starts
-/// it when the pause has lasted as long as it wants, says [`Verdict::Default`] or [`Verdict::Hold`] meanwhile, and
-/// returns the judgement once it is there: a late judgement costs no more than one frame.
-pub trait EndpointPolicy: Send {
-    /// Judges the pause as it is now.
-    fn assess(&mut self, pause: &Pause<'_>) -> Verdict;
-
-    /// The pause is over: the caller goes on, or the utterance has ended. Pending judgements are void.
-    fn resumed(&mut self) {}
-}
 
 /// Ends after a fixed silence, a longer one where the transcript looks unfinished.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +42,7 @@ const DANGLING: [&str; 34] = [
 ];
 
 /// Whether more is likely to follow: a hanging comma, dash or ellipsis, or a last word that needs another.
-fn looks_unfinished(text: &str) -> bool {
+pub(super) fn looks_unfinished(text: &str) -> bool {
     let text = text.trim_end();
     if text.ends_with([',', '-', '–', '—', '…', ':']) || text.ends_with("...") {
         return true;
