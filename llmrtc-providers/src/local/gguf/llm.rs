@@ -86,6 +86,8 @@ impl Default for GgufOptions {
 pub struct GgufLlm {
     engine: Arc<Engine>,
     pool: InferencePool,
+    /// The name of its file.
+    model: String,
 }
 
 impl fmt::Debug for GgufLlm {
@@ -135,9 +137,11 @@ impl GgufLlm {
             template,
             options,
         };
+        let model = path.file_stem().unwrap_or_default();
         Ok(Self {
             engine: Arc::new(engine),
             pool,
+            model: model.to_string_lossy().into_owned(),
         })
     }
 
@@ -178,6 +182,10 @@ impl GgufLlm {
 impl LlmProvider for GgufLlm {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn model(&self) -> Option<&str> {
+        Some(&self.model)
     }
 
     fn capabilities(&self) -> LlmCapabilities {

@@ -92,6 +92,10 @@ impl SttProvider for Moonshine {
         NAME
     }
 
+    fn model(&self) -> Option<&str> {
+        Some("Moonshine tiny")
+    }
+
     async fn transcribe(
         &self,
         audio: Utterance,

@@ -279,6 +279,10 @@ impl TtsProvider for Espeak {
         NAME
     }
 
+    fn model(&self) -> Option<&str> {
+        Some("eSpeak NG")
+    }
+
     /// Gives WAV. Dropping the future ends synthesis within milliseconds.
     async fn speak(
         &self,

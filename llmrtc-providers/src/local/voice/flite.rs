@@ -162,6 +162,10 @@ impl TtsProvider for Flite {
         NAME
     }
 
+    fn model(&self) -> Option<&str> {
+        Some("Flite")
+    }
+
     /// Gives WAV. Dropping the future ends synthesis within milliseconds.
     async fn speak(
         &self,
