@@ -18,11 +18,14 @@ use llmrtc_media::{
 
 use crate::voice::{RATE, samples};
 
+/// Makes something of audio: 16 kHz, mono.
+pub(crate) type Listener<T> = dyn Fn(&[i16]) -> Option<T> + Send + Sync;
+
 /// A model: probability, or nothing where it fails.
-pub(crate) type Model = Arc<dyn Fn(&[i16]) -> Option<f32> + Send + Sync>;
+pub(crate) type Model = Arc<Listener<f32>>;
 
 /// A recogniser: text, or nothing where it fails.
-pub(crate) type Writer = Arc<dyn Fn(&[i16]) -> Option<String> + Send + Sync>;
+pub(crate) type Writer = Arc<Listener<String>>;
 
 /// What may be asked, and how long an answer takes.
 #[derive(Clone, Default)]
@@ -46,9 +49,7 @@ const TEXT_LATENCY: Duration = Duration::from_millis(120);
 const PACKET: Duration = Duration::from_millis(20);
 
 /// Runs each model once for each piece of audio: policies and thresholds share the answers.
-pub(crate) fn remembering<T: Clone + Send + 'static>(
-    model: Arc<dyn Fn(&[i16]) -> Option<T> + Send + Sync>,
-) -> Arc<dyn Fn(&[i16]) -> Option<T> + Send + Sync> {
+pub(crate) fn remembering<T: Clone + Send + 'static>(model: Arc<Listener<T>>) -> Arc<Listener<T>> {
     let known: Mutex<HashMap<u64, Option<T>>> = Mutex::new(HashMap::new());
     Arc::new(move |audio| {
         let mut hasher = DefaultHasher::new();
@@ -128,10 +129,7 @@ pub(crate) fn listen(
     let policy = endpoint::policy_factory(&config.endpoint, models.turn);
     let mut ears = Ears::new(&config.vad, &config.endpoint, false, detector(), policy())
         .with_floor_judge(models.floor);
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "an origin for the audio's clock; nothing waits for it"
-    )]
+    // An origin for the audio's clock; nothing waits for it.
     let start = Instant::now();
     let mut events = Vec::new();
     let mut now = Duration::ZERO;
