@@ -127,8 +127,6 @@ fn models() -> Option<PathBuf> {
 fn config(models: &Path, llm: &str) -> Config {
     let mut config = Config::default();
     config.media.endpoint.policy = llmrtc_media::config::PolicyKind::Semantic;
-    // Synthesised voices are slower than people: "yeah" takes them longer than the default allows.
-    config.media.vad.backchannel = std::time::Duration::from_millis(450);
     for (variable, value) in [
         ("LLMRTC_MODEL_DIR", models.to_str().unwrap()),
         ("LLM_PROVIDER", llm),
