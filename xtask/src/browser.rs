@@ -6,7 +6,6 @@ use anyhow::{Context, ensure};
 use xshell::{Shell, cmd};
 
 use crate::{
-    models,
     packages::{self, package},
     util,
 };
@@ -34,8 +33,6 @@ pub(crate) fn run(sh: &Shell, built: Option<PathBuf>) -> anyhow::Result<()> {
     cmd!(sh, "node run.mjs")
         .env("LLMRTC_CHROMIUM", chromium)
         .env("LLMRTC_BIN", server)
-        // Turns end by silence there, whatever is installed.
-        .env_remove(models::VARIABLE)
         .run()
         .context("the browser suite failed")
 }

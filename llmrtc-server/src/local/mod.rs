@@ -88,7 +88,7 @@ pub fn fetch_missing(config: &Config, consent: Consent) {
 /// The packages behind what is wanted.
 fn packages(config: &Config, wanted: Wanted) -> Vec<&'static Package> {
     let mut names = Vec::new();
-    if wanted.stt {
+    if wanted.stt && foreign(config).is_none() {
         names.extend(["onnxruntime", "moonshine-tiny-en"]);
     }
     // Worth its few megabytes as soon as anything is fetched.
@@ -187,7 +187,12 @@ impl Local {
             pool,
         };
         if wanted.stt {
-            let stt = loader.moonshine();
+            let stt = match foreign(config) {
+                Some(language) => Err(format!(
+                    "recognition in this process understands English, not `{language}`"
+                )),
+                None => loader.moonshine(),
+            };
             if let Ok(stt) = &stt {
                 local.models.floor = Some(Arc::new(Floor::new(stt.clone())));
             }
@@ -233,6 +238,13 @@ pub(crate) fn suit(turn: &mut TurnConfig) {
     if turn.system_prompt == TurnConfig::default().system_prompt {
         PERSONA.clone_into(&mut turn.system_prompt);
     }
+}
+
+/// The configured language, unless it is English.
+fn foreign(config: &Config) -> Option<&str> {
+    let language = config.turn.language.as_deref()?;
+    let base = language.split(['-', '_']).next().unwrap_or_default();
+    (!base.eq_ignore_ascii_case("en")).then_some(language)
 }
 
 struct Loader {
@@ -359,7 +371,10 @@ mod tests {
         assert!(local.models.turn.is_none() && local.models.floor.is_none());
 
         config.providers.set("EMBEDDED_LLM_GGUF", "/etc/hostname");
+        config.turn.language = Some("de-AT".to_owned());
         let local = Local::of(&config, true).await;
+        let reason = local.providers.stt.map(|_| ()).unwrap_err();
+        assert!(reason.contains("English, not `de-AT`"), "{reason}");
         let reason = local.providers.llm.map(|_| ()).unwrap_err();
         assert!(
             reason.contains("GGUF") || reason.contains("hostname"),

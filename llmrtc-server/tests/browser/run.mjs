@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 
 import { cases as clientCases } from "./cases/client.mjs";
 import { cases as guardedCases } from "./cases/guarded.mjs";
+import { cases as localCases } from "./cases/local.mjs";
 import { cases as playgroundCases } from "./cases/playground.mjs";
 import { launch } from "./lib/browser.mjs";
 import { Caller } from "./lib/caller.mjs";
@@ -29,12 +30,14 @@ function required(variable) {
 
 const executablePath = required("LLMRTC_CHROMIUM");
 const binary = required("LLMRTC_BIN");
+const models = process.env.LLMRTC_MODEL_DIR;
 const wanted = process.argv.slice(2);
 // The npm client's cases run twice: against an open server, and as applications use a guarded one.
 const cases = [
   ...clientCases.map((run) => ({ name: run.name, run })),
   ...[...clientCases, ...guardedCases].map((run) => ({ name: `${run.name} with a ticket`, run, guarded: true })),
   ...playgroundCases.map((run) => ({ name: run.name, run })),
+  ...(models ? localCases : []).map((run) => ({ name: run.name, run, models })),
 ].filter(({ name }) => wanted.every((word) => name.includes(word)));
 
 const scratch = await mkdtemp(path.join(os.tmpdir(), "llmrtc-browser-"));
@@ -60,7 +63,7 @@ function browser(kind) {
 }
 
 /** Every case has its own server, so that a failure stays where it happened. */
-async function runCase({ name, run, guarded }) {
+async function runCase({ name, run, guarded, models }) {
   const opened = [];
   let server;
   let proxy;
@@ -69,7 +72,7 @@ async function runCase({ name, run, guarded }) {
   const seconds = () => `${((Date.now() - begun) / 1000).toFixed(1)} s`;
   let timer;
   try {
-    server = await Server.start(binary, scratch, guarded && pages.origin);
+    server = await Server.start(binary, scratch, { page: guarded && pages.origin, models });
     proxy = await Proxy.start(server.port);
     const context = {
       proxy,
@@ -127,6 +130,7 @@ function indent(text) {
   return text.replace(/^/gm, "      ");
 }
 
+if (!models) console.log("skipped: cases with models in the server; LLMRTC_MODEL_DIR is not set");
 try {
   for (const run of cases) await runCase(run);
 } finally {

@@ -21,7 +21,7 @@ async function freePort() {
   return port;
 }
 
-/** A `llmrtc serve` process with the echo providers, which need no network and no keys. */
+/** A `llmrtc serve` process that needs no network and no keys. */
 export class Server {
   #process;
   #log = [];
@@ -29,19 +29,17 @@ export class Server {
 
   /**
    * `directory`: an empty one, so that no configuration file is found. With `page`, callers have to show who they are, and
-   * only that page may connect.
+   * only that page may connect. With `models`, a folder, the models in it answer, and otherwise the built-in echo.
    */
-  static async start(binary, directory, page) {
+  static async start(binary, directory, { page, models } = {}) {
     const server = new Server();
     server.port = await freePort();
     if (page) directory = await server.#guard(directory, page);
     // Nothing of the person's own configuration or keys takes part.
-    const env = {
-      PATH: process.env.PATH,
-      LLM_PROVIDER: "echo",
-      STT_PROVIDER: "echo",
-      TTS_PROVIDER: "echo",
-    };
+    const answering = models
+      ? { LOCAL_ONLY: "embedded", LLMRTC_MODEL_DIR: models }
+      : { LLM_PROVIDER: "echo", STT_PROVIDER: "echo", TTS_PROVIDER: "echo" };
+    const env = { PATH: process.env.PATH, ...answering };
     server.#process = spawn(binary, ["serve", "--host", "127.0.0.1", "--port", String(server.port)], {
       cwd: directory,
       env,
