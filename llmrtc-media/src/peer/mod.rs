@@ -267,6 +267,12 @@ impl Peer {
         Arc::clone(&self.handle.sink)
     }
 
+    /// Tells what live transcription has made of the caller's utterance so far: words help to judge whether it is complete,
+    /// and whether a short one over an answer wants the floor.
+    pub fn partial_transcript(&self, text: &str) {
+        self.handle.pipeline.partial_transcript(text);
+    }
+
     /// Whether the remote takes audio from us, as negotiated: it has shared a microphone once and not declined our speech
     /// since. Stays true while the transport is down; false once the peer is closed.
     pub fn audio_negotiated(&self) -> bool {

@@ -617,6 +617,15 @@ impl Session {
 
     fn turn_event(&mut self, event: TurnEvent) {
         self.privacy.note(&event);
+        if let TurnEvent::Transcript {
+            text,
+            is_final: false,
+            ..
+        } = &event
+            && let Some(line) = &self.peer
+        {
+            line.peer.partial_transcript(text);
+        }
         if let Some(archive) = &mut self.archive {
             archive.note(self.session_id, &event, &self.privacy);
         }
