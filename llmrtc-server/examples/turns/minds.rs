@@ -7,14 +7,11 @@ use llmrtc_core::{
     audio::{PcmChunk, Utterance},
     provider::{CallContext, SttConfig, SttProvider},
 };
-use llmrtc_media::{ears::wants_floor, pipeline::DetectorFactory, vad::VoiceDetector};
+use llmrtc_media::ears::wants_floor;
 use llmrtc_providers::local::{
-    moonshine::Moonshine,
-    pool::InferencePool,
-    runtime::Runtime,
-    silero::{FRAME_SAMPLES, Silero, SileroDetector},
-    turn::SmartTurn,
+    moonshine::Moonshine, pool::InferencePool, runtime::Runtime, silero::Silero, turn::SmartTurn,
 };
+use llmrtc_server::local::judges::detectors;
 
 use crate::{
     listener::{Minds, Writer, remembering},
@@ -45,8 +42,7 @@ pub(crate) fn load(models: Option<&Path>) -> anyhow::Result<Minds> {
     }
     if let Some(path) = there("silero/silero_vad_op18_ifless.onnx") {
         let silero = Silero::load(&runtime, &path)?;
-        let factory: DetectorFactory = Arc::new(move || Box::new(Detector(silero.detector())));
-        minds.silero = Some(factory);
+        minds.silero = Some(detectors(silero));
     }
     Ok(minds)
 }
@@ -62,23 +58,4 @@ fn writer(stt: Moonshine) -> anyhow::Result<Writer> {
         let result = waiter.block_on(stt.transcribe(utterance, &config, &cx));
         result.ok().map(|result| result.text)
     }))
-}
-
-struct Detector(SileroDetector);
-
-impl VoiceDetector for Detector {
-    fn frame_samples(&self) -> usize {
-        FRAME_SAMPLES
-    }
-
-    fn score(&mut self, frame: &[i16]) -> f32 {
-        let frame: Option<&[i16; FRAME_SAMPLES]> = frame.try_into().ok();
-        frame
-            .and_then(|frame| self.0.score(frame).ok())
-            .unwrap_or(0.0)
-    }
-
-    fn reset(&mut self) {
-        self.0.reset();
-    }
 }

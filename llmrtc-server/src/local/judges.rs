@@ -72,8 +72,8 @@ impl TurnJudge for Floor {
     }
 }
 
-/// Silero for the media threads.
-pub(super) fn detectors(model: Silero) -> DetectorFactory {
+/// Silero for the media threads: a detector for each call.
+pub fn detectors(model: Silero) -> DetectorFactory {
     Arc::new(move || Box::new(Detector(model.detector())))
 }
 

@@ -1,6 +1,6 @@
 //! Models in this process: which a configuration wants, where they come from, and what they become.
 
-mod judges;
+pub mod judges;
 
 use std::{env, num::NonZeroUsize, path::PathBuf, sync::Arc};
 

@@ -97,7 +97,12 @@ fn quiet_is_forgotten_and_speech_is_not() {
 
 #[test]
 fn the_other_published_files_work_too() {
+    let Some(models) = model_dir() else { return };
     for file in ["silero_vad.onnx", "silero_vad_16k_op15.onnx"] {
+        // `llmrtc models fetch` leaves them out.
+        if !models.join("silero").join(file).exists() {
+            continue;
+        }
         let Some(silero) = real(file) else { return };
         let scores = scores(&mut silero.detector(), &speech()[..512 * 8]);
         assert!(scores[4] < 0.1 && scores[7] > 0.9, "{scores:?}");

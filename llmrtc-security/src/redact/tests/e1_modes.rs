@@ -66,10 +66,12 @@ fn a_token_turns_back_in_its_session_only_and_a_verification_value_never() {
             Some(&one),
         )
         .into_owned();
-    assert!(
-        !out.contains("4111") && !out.contains("2671") && !out.contains("123"),
-        "{out}"
-    );
+    // Names of tokens are random, so what they happen to contain says nothing.
+    let around: String = out
+        .split('[')
+        .map(|part| part.split_once(']').map_or(part, |(_, rest)| rest))
+        .collect();
+    assert_eq!(around, "card , call , cvv ", "{out}");
     assert_eq!(
         one.restore(&out),
         "card 4111 1111 1111 1111, call 415-555-2671, cvv [CVV]"

@@ -234,7 +234,8 @@ async fn e3_erasing_leaves_nothing_but_a_receipt(f: Fixture) {
     );
     assert!(receipt.is_for(&subject("ada")));
     assert!(!receipt.is_for(&subject("eve")));
-    assert!(!receipt.subject.contains("ada"));
+    // A digest, which contains any three digits by chance.
+    assert_ne!(&*receipt.subject, "ada");
     assert_eq!(receipt.key_fingerprint.as_ref().unwrap().len(), 8);
     assert!(f.read("ada").await.is_empty());
     assert_eq!(sessions.take(session(4), &owner).await.unwrap(), None);
