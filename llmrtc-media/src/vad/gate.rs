@@ -24,6 +24,10 @@ const LONGEST_DOUBT: u32 = 3;
 /// The longest silence in which words are waited for that would tell what a short voice wanted.
 const WORDS_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long an answer that goes on is held for a first evidence, at most: a short first syllable ("it was…") is followed by
+/// the rest of the word before that. Confirming it only begins a doubt, so the longer window costs no answer.
+const HELD: Duration = Duration::from_millis(240);
+
 /// Whose turn it is to speak, as the caller hears it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Floor {
@@ -147,6 +151,7 @@ impl Gate {
             closing,
             taken: Confirmation {
                 backchannel: frames(config.backchannel, frame),
+                window: frames(config.interrupt_within.max(HELD), frame),
                 ..closing
             },
             release: config.release_threshold,
