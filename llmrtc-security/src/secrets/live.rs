@@ -110,6 +110,8 @@ pub struct LiveSecret {
 /// A round of questions that came to an end.
 struct Round {
     number: u64,
+    /// It was asked because a call was refused.
+    refused: bool,
     ended: Instant,
     outcome: Result<bool, SecretError>,
 }
@@ -118,8 +120,9 @@ struct Round {
 enum Enough {
     /// One that began after this many others: what changed before the question is in it.
     BegunAfter(u64),
-    /// One that ended a short while ago.
-    Recent(Duration),
+    /// One that was asked for another refusal a short while ago. A poll does not count: the value may have been replaced
+    /// right after it, and every call until the next question would fail.
+    Refused(Duration),
 }
 
 impl fmt::Debug for LiveSecret {
@@ -245,7 +248,7 @@ impl LiveSecret {
         if let Some(round) = &*last {
             let answers = match enough {
                 Enough::BegunAfter(number) => round.number > number,
-                Enough::Recent(age) => round.ended.elapsed() < age,
+                Enough::Refused(age) => round.refused && round.ended.elapsed() < age,
             };
             if answers {
                 return round.outcome.clone();
@@ -273,6 +276,7 @@ impl LiveSecret {
         };
         *last = Some(Round {
             number,
+            refused: matches!(enough, Enough::Refused(_)),
             ended: Instant::now(),
             outcome: outcome.clone(),
         });
@@ -393,7 +397,7 @@ impl Credential for LiveSecret {
         }
         if !self.source.is_fixed() {
             // Failing is as good as having nothing newer; a call is waiting, so one attempt is enough.
-            let question = self.round(Enough::Recent(REFUSED_INTERVAL), REFUSED_DEADLINE, 1);
+            let question = self.round(Enough::Refused(REFUSED_INTERVAL), REFUSED_DEADLINE, 1);
             let _ = timeout(REFUSED_DEADLINE, question).await;
         }
         self.refuse(refused)

@@ -367,6 +367,17 @@ async fn a3_no_turn_fails_across_a_rotation() {
     assert_eq!(bench.live.current().expose(), "two");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a3_a_key_replaced_right_after_a_poll_is_found_by_the_first_refusal() {
+    let bench = Bench::new().await;
+    assert!(!bench.live.refresh().await.unwrap());
+    bench.shelf.put("two");
+    let key = SharedCredential::from(Arc::clone(&bench.live));
+    let refused = key.current();
+    let other = key.rejected(&refused).await.expect("there is a new one");
+    assert_eq!(other.expose(), "two");
+}
+
 #[tokio::test]
 async fn a3_file_events_are_seen_without_a_poll() {
     let folder = tempfile::tempdir().unwrap();
