@@ -28,6 +28,8 @@ use llmrtc_media::pipeline::Models;
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
 #[cfg(not(feature = "local"))]
 use llmrtc_providers::select::InProcess;
+#[cfg(feature = "local")]
+use llmrtc_providers::select::Wanted;
 use llmrtc_providers::select::{self, SelectedNames};
 use llmrtc_security::{
     auth::{Access, bind::Exposure, resume::SessionHandles},
@@ -165,7 +167,14 @@ impl ServerBuilder {
         let mut security = security.await?;
         // What runs in this process instead of elsewhere.
         #[cfg(feature = "local")]
-        let local = Local::of(&config, providers.is_none()).await;
+        let local = {
+            let keys = Arc::clone(&security.keys);
+            let wanted = match &providers {
+                Some(_) => Wanted::default(),
+                None => local::wanted(&config, &|name| keys.get(name).map(Into::into)),
+            };
+            Local::of(&config, wanted).await
+        };
         #[cfg(feature = "local")]
         let (in_process, models) = (local.providers, local.models);
         #[cfg(not(feature = "local"))]
@@ -279,7 +288,6 @@ impl ServerBuilder {
     }
 }
 
-/// What the playground is told. `names`: of the providers; their models are asked for after they were initialised.
 /// What the configuration leaves open and the chosen models need.
 fn suit(config: &mut Config, names: &SelectedNames) {
     if names.stt == EMBEDDED {
@@ -295,6 +303,7 @@ fn suit(config: &mut Config, names: &SelectedNames) {
     }
 }
 
+/// What the playground is told. `names`: of the providers; their models are asked for after they were initialised.
 fn info(names: Value, providers: &Providers) -> Value {
     let models = [
         ("llm", providers.llm.model()),

@@ -125,7 +125,7 @@ fn simplify(text: &str) -> String {
 }
 
 /// Words with the white space that follows them, so that nothing is lost when they are joined.
-fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     text.split_inclusive(char::is_whitespace)
         .map(str::to_owned)
         .collect()

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+#[cfg(feature = "local")]
+pub(crate) use self::llm::words;
 pub use self::{llm::EchoLlm, stt::EchoStt, tts::EchoTts};
 
 /// What the echo providers share. The defaults answer at once.

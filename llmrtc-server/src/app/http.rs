@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_draws_a_request_out_is_cut_off() {
+    async fn h1_whoever_draws_a_request_out_is_cut_off() {
         let bench = Bench::new(4).await;
         for (said, seconds) in [
             (&b""[..], 5),
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_does_not_read_the_answer_is_cut_off() {
+    async fn h1_whoever_does_not_read_the_answer_is_cut_off() {
         let bench = Bench::new(1).await;
         let socket = bench.say(b"GET /huge HTTP/1.1\r\nhost: x\r\n\r\n").await;
         sleep(LONGEST + 2 * CLOSE_WITHIN).await;
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_head_is_at_most_sixteen_kib() {
+    async fn h1_a_head_is_at_most_sixteen_kib() {
         let bench = Bench::new(1).await;
         for (padding, status) in [(15, "200"), (17, "431")] {
             let padding = "x".repeat(padding * 1024);
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn silent_connections_are_bounded_and_calls_do_not_count_among_them() {
+    async fn h1_silent_connections_are_bounded_and_calls_do_not_count_among_them() {
         let bench = Bench::new(2).await;
         let mut call = upgrade(bench.say(UPGRADE).await).await;
         let _silent = bench.say(b"").await;

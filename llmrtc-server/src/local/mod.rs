@@ -5,7 +5,9 @@ pub mod judges;
 use std::{env, num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use llmrtc_core::{
+    credential::SharedCredential,
     provider::{LlmProvider, SttProvider},
+    redact::Secret,
     turn::TurnConfig,
 };
 use llmrtc_media::{
@@ -34,9 +36,15 @@ use crate::{
     models::{Consent, ensure},
 };
 
-/// What a server with this configuration wants of the models in its process, as far as the variables tell.
-pub fn wanted(config: &Config) -> Wanted {
-    select::wanted(&|name| config.providers.lookup(name), &|_| None)
+/// What a server with this configuration and these keys wants of the models in its process.
+pub(crate) fn wanted(config: &Config, keys: &dyn Fn(&str) -> Option<SharedCredential>) -> Wanted {
+    select::wanted(&|name| config.providers.lookup(name), keys)
+}
+
+/// The same before keys are read: a manager may have any of them.
+fn wanted_before_keys(config: &Config) -> Wanted {
+    let managed = config.secrets.manager.is_some();
+    wanted(config, &|_| managed.then(|| Secret::new("").into()))
 }
 
 /// Prefers a model server that runs on this machine to a model of our own, if no language model is configured. Says so in
@@ -47,7 +55,8 @@ pub fn wanted(config: &Config) -> Wanted {
 pub async fn prefer_neighbour(config: &mut Config) {
     let allowed = config.providers.lookup("EMBEDDED_NEIGHBOURS");
     let allowed = !allowed.is_some_and(|text| matches!(&*text, "false" | "0" | "no" | "off"));
-    if !allowed || !wanted(config).llm || wanted(config).named_llm {
+    let wanted = wanted_before_keys(config);
+    if !allowed || !wanted.llm || wanted.named_llm {
         return;
     }
     if let Some(neighbour) = neighbours(NeighbourPorts::default()).await.first() {
@@ -72,7 +81,7 @@ fn adopt(config: &mut Config, neighbour: &Neighbour) {
 ///
 /// Blocks for as long as a person thinks and a download takes.
 pub fn fetch_missing(config: &Config, consent: Consent) {
-    let wanted = wanted(config);
+    let wanted = wanted_before_keys(config);
     if !wanted.any() {
         return;
     }
@@ -138,16 +147,11 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Loads what is wanted and there; `select` tells whether providers will be selected. What is not there leaves a reason.
+    /// Loads what is wanted and there. What is not there leaves a reason.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a thread that loads to its end.
-    pub(crate) async fn of(config: &Config, select: bool) -> Self {
-        let wanted = if select {
-            wanted(config)
-        } else {
-            Wanted::default()
-        };
+    pub(crate) async fn of(config: &Config, wanted: Wanted) -> Self {
         let config = config.clone();
         let loading = tokio::task::spawn_blocking(move || Self::load(&config, wanted));
         loading.await.unwrap_or_else(|_| {
@@ -347,10 +351,18 @@ mod tests {
     #[test]
     fn nothing_configured_wants_everything_and_a_key_wants_nothing() {
         let mut config = Config::default();
-        let everything = wanted(&config);
+        let everything = wanted_before_keys(&config);
         assert!(everything.llm && everything.stt && everything.tts && !everything.named_llm);
         config.providers.set("OPENAI_API_KEY", "sk-x");
-        assert!(!wanted(&config).any());
+        assert!(!wanted_before_keys(&config).any());
+        let mut config = Config::default();
+        config.secrets.manager = Some("file:///run/secrets/{name}".to_owned());
+        assert!(
+            !wanted_before_keys(&config).any(),
+            "the manager may have a key"
+        );
+        config.providers.set("STT_PROVIDER", "embedded");
+        assert!(wanted_before_keys(&config).stt);
     }
 
     #[tokio::test]
@@ -359,7 +371,7 @@ mod tests {
         config
             .providers
             .set("LLMRTC_MODEL_DIR", "/no/such/folder/of/models");
-        let local = Local::of(&config, true).await;
+        let local = Local::of(&config, wanted_before_keys(&config)).await;
         let (Err(stt), Err(llm)) = (&local.providers.stt, &local.providers.llm) else {
             panic!("there is nothing: {:?}", local.providers);
         };
@@ -372,7 +384,7 @@ mod tests {
 
         config.providers.set("EMBEDDED_LLM_GGUF", "/etc/hostname");
         config.turn.language = Some("de-AT".to_owned());
-        let local = Local::of(&config, true).await;
+        let local = Local::of(&config, wanted_before_keys(&config)).await;
         let reason = local.providers.stt.map(|_| ()).unwrap_err();
         assert!(reason.contains("English, not `de-AT`"), "{reason}");
         let reason = local.providers.llm.map(|_| ()).unwrap_err();

@@ -195,7 +195,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn messages_that_make_no_sense_are_answered_or_ignored() {
+async fn f3_messages_that_make_no_sense_are_answered_or_ignored() {
     let mut scene = Scene::set().await;
     let error = |code: &str| Reaction::Error(code.to_owned());
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -297,7 +297,7 @@ async fn messages_that_make_no_sense_are_answered_or_ignored() {
 }
 
 #[tokio::test]
-async fn floods_end_the_flooding_connection_only() {
+async fn h1_floods_end_the_flooding_connection_only() {
     let mut scene = Scene::set().await;
     let ping = json!({ "type": "ping", "timestamp": 1 }).to_string();
     let floods: [Message; 4] = [
@@ -333,7 +333,7 @@ async fn floods_end_the_flooding_connection_only() {
 }
 
 #[tokio::test]
-async fn offers_that_cannot_be_taken_are_refused() {
+async fn h2_offers_that_cannot_be_taken_are_refused() {
     let mut scene = Scene::set().await;
     let session = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
     let audio =
@@ -369,7 +369,7 @@ async fn offers_that_cannot_be_taken_are_refused() {
 }
 
 #[tokio::test]
-async fn a_caller_whose_candidates_lead_nowhere_still_connects() {
+async fn h2_a_caller_whose_candidates_lead_nowhere_still_connects() {
     let site = Site::with(providers(
         ScriptedStt::hearing("Me?"),
         ScriptedLlm::saying("Yes."),
@@ -421,7 +421,7 @@ async fn a_caller_whose_candidates_lead_nowhere_still_connects() {
 }
 
 #[tokio::test]
-async fn junk_at_the_media_port_does_not_disturb_the_call() {
+async fn h3_junk_at_the_media_port_does_not_disturb_the_call() {
     // Ports that were free a moment ago; the call takes one of them.
     let first = loop {
         let probe = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

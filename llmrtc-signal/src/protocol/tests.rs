@@ -259,7 +259,7 @@ fn a_question_in_writing_is_a_text_of_bounded_size_that_says_something() {
 }
 
 #[test]
-fn a_field_that_comes_twice_is_refused() {
+fn f3_a_field_that_comes_twice_is_refused() {
     for text in [
         r#"{"type":"ping","type":"offer"}"#,
         r#"{"type":"reconnect","sessionId":"a","sessionId":"b"}"#,
@@ -466,7 +466,7 @@ fn malformed_resumes_are_answered_not_refused() {
 }
 
 #[test]
-fn torture_table() {
+fn f3_torture_table() {
     use ParseError::*;
 
     let large = |kind: &str, bytes: usize| {

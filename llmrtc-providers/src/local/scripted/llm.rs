@@ -15,6 +15,7 @@ use super::{
     RulesError,
     rules::{Action, Rules, fill},
 };
+use crate::echo::words;
 
 /// The name used as a metric label.
 const NAME: &str = "rules-llm";
@@ -126,13 +127,6 @@ fn offered(request: &LlmRequest, tool: &str) -> bool {
             .any(|offer| offer.name.as_str() == tool)
 }
 
-/// Words with the white space behind them, so that nothing is lost when they are joined.
-fn words(text: &str) -> Vec<LlmChunk> {
-    text.split_inclusive(char::is_whitespace)
-        .map(|word| LlmChunk::Text(word.to_owned()))
-        .collect()
-}
-
 #[async_trait]
 impl LlmProvider for RulesLlm {
     fn name(&self) -> &str {
@@ -168,7 +162,10 @@ impl LlmProvider for RulesLlm {
                     "a tool call is demanded and no rule makes one; add a rule with `tool`";
                 return Err(ProviderError::new(ErrorKind::Unsupported, NAME, message));
             }
-            Answer::Text(text) => (words(&text), StopReason::EndTurn),
+            Answer::Text(text) => (
+                words(&text).into_iter().map(LlmChunk::Text).collect(),
+                StopReason::EndTurn,
+            ),
             Answer::Call(call) => {
                 let begun = LlmChunk::ToolCallBegun {
                     index: 0,
