@@ -55,8 +55,6 @@ pub struct Frame {
     pub timestamp: u32,
     /// Whether a talk spurt begins here.
     pub marker: bool,
-    /// Whether all samples are zero.
-    pub silent: bool,
 }
 
 /// The playout of one call: at most one turn at a time, and comfort noise between turns. Pure: `now` comes in, frames
@@ -324,7 +322,6 @@ impl Playout {
         let frame = Frame {
             timestamp: clock.advance(),
             marker: audible && !flowing,
-            silent: !audible,
         };
         self.last_sent = Some(now);
         if audible {
