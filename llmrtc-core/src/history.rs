@@ -4,6 +4,8 @@
 //! Both are pure, and neither can be brought into a shape that a model would refuse: every tool result follows the
 //! message that asked for it (M1), every call has exactly one result (M2), and system text is never stored (M3).
 
+mod stored;
+
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use crate::{

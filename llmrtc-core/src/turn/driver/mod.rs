@@ -308,6 +308,11 @@ impl Conversation {
         self.sink = sink;
     }
 
+    /// What was said so far, without the turn in progress (H7).
+    pub fn snapshot(&self) -> HistorySnapshot {
+        self.machine.snapshot()
+    }
+
     /// Settles everything in flight and returns the conversation for a later connection, with the events that are
     /// still to be told.
     pub fn close(mut self) -> (HistorySnapshot, Vec<TurnEvent>) {
