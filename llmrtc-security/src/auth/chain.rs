@@ -29,7 +29,7 @@ use super::jwt::{JwtError, Verifiers};
 use super::{
     Access, Authenticator, Credentials, Denied, Method, Presented, Principal, Rejection,
     api_key::ApiKeys,
-    resume::SessionHandles,
+    resume::{Recall, SessionHandles},
     revocation::Revocations,
     ticket::{RedeemError, Tickets},
 };
@@ -55,6 +55,7 @@ pub struct Chain {
     jwt: Verifiers,
     tickets: Option<Tickets>,
     sessions: Option<Arc<SessionHandles>>,
+    elsewhere: Option<Arc<dyn Recall>>,
     revocations: Option<Arc<Revocations>>,
     first_message: Option<Duration>,
     query_token: bool,
@@ -83,6 +84,7 @@ impl Chain {
             jwt: Verifiers::default(),
             tickets: None,
             sessions: None,
+            elsewhere: None,
             revocations: None,
             first_message: Some(FIRST_MESSAGE_WITHIN),
             query_token: false,
@@ -111,6 +113,13 @@ impl Chain {
     pub fn tickets(mut self, tickets: Tickets, sessions: Option<Arc<SessionHandles>>) -> Self {
         self.tickets = Some(tickets);
         self.sessions = sessions;
+        self
+    }
+
+    /// Looks for the session of a spent ticket elsewhere, too.
+    #[must_use]
+    pub fn recall(mut self, elsewhere: Arc<dyn Recall>) -> Self {
+        self.elsewhere = Some(elsewhere);
         self
     }
 
@@ -201,6 +210,9 @@ impl Chain {
         match tickets.redeem(ticket, origin, address, now).await {
             Ok(principal) => self.check_revoked(principal).map(Access::Granted),
             Err(RedeemError::Unknown(id)) => {
+                if let Some(elsewhere) = &self.elsewhere {
+                    elsewhere.recall(&id).await;
+                }
                 let spent = self
                     .sessions
                     .as_ref()

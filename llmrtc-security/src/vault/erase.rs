@@ -31,7 +31,7 @@ pub struct Receipt {
     pub sessions: u64,
     /// Rows deleted.
     pub records: u64,
-    /// Conversations waiting for their client that were deleted.
+    /// Conversations that could have been taken up again, or have ended lately, that were deleted.
     pub snapshots: u64,
     /// The user key that was thrown away, if there was one.
     pub key_id: Option<String>,

@@ -264,5 +264,5 @@ pub(super) const IDLE_MARGIN: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 pub(super) fn read_subject(row: &Row) -> Result<Subject, VaultError> {
     let (tenant, user) = (row.text(0)?, row.text(1)?);
-    Subject::new((!tenant.is_empty()).then_some(&*tenant), &user)
+    Subject::from_columns(&tenant, &user)
 }

@@ -44,7 +44,7 @@ with_a_database! {
         error::VaultError,
         keys::RewrapReport,
         retention::SweepReport,
-        sessions::VaultSessions,
+        sessions::{Snapshot, SnapshotOf, VaultSessions},
         store::{Vault, VaultUrls},
         types::{NewRecord, Record, RecordId, SessionSummary, Subject},
         writer::{Acknowledgement, NotStored, Refused, VaultWriter, WriterStats},

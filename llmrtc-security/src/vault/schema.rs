@@ -47,6 +47,22 @@ pub(super) const RECORDS: &[&str] = &["
         holder TEXT NOT NULL,
         value BIGINT NOT NULL
     );
+", "
+    DROP TABLE vault_snapshots;
+    CREATE TABLE vault_snapshots (
+        id TEXT PRIMARY KEY,
+        session TEXT NOT NULL,
+        ticket TEXT NOT NULL,
+        tenant TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        version BIGINT NOT NULL,
+        expires BIGINT NOT NULL,
+        sealed {bytes} NOT NULL
+    );
+    CREATE INDEX vault_snapshots_by_session ON vault_snapshots (session);
+    CREATE INDEX vault_snapshots_by_ticket ON vault_snapshots (ticket);
+    CREATE INDEX vault_snapshots_by_subject ON vault_snapshots (tenant, subject, expires);
+    CREATE INDEX vault_snapshots_by_expiry ON vault_snapshots (expires);
 "];
 
 /// In the key store, whose backups, if any, are kept for a shorter time than anybody may be remembered.

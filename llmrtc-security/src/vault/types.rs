@@ -19,8 +19,6 @@ const MAX_NAME_BYTES: usize = 512;
 /// Stands for callers and services among the users; no user's name may begin like this.
 const ANONYMOUS: &str = "anonymous:";
 const SERVICE: &str = "service:";
-/// Between tenant and user in one string. A control character, so it is in neither.
-const SEPARATOR: char = '\u{1f}';
 
 /// Whose data: the unit of encryption, of legal holds and of erasure. May be a mail address, so it prints as its length.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -65,28 +63,14 @@ impl Subject {
         &self.user
     }
 
-    /// One string for both, for [`Owner::principal`](llmrtc_core::session::Owner).
-    pub fn to_principal(&self) -> Arc<str> {
-        match &self.tenant {
-            Some(tenant) => format!("{tenant}{SEPARATOR}{}", self.user).into(),
-            None => Arc::clone(&self.user),
-        }
-    }
-
-    /// Reads what [`to_principal`](Self::to_principal) wrote.
-    ///
-    /// # Errors
-    /// When a name is none.
-    pub fn from_principal(text: &str) -> Result<Self, VaultError> {
-        match text.split_once(SEPARATOR) {
-            Some((tenant, user)) => Self::new(Some(tenant), user),
-            None => Self::new(None, text),
-        }
-    }
-
     /// The tenant's column, empty where there is none.
     pub(super) fn tenant_column(&self) -> &str {
         self.tenant().unwrap_or_default()
+    }
+
+    /// From the columns of a row.
+    pub(super) fn from_columns(tenant: &str, user: &str) -> Result<Self, VaultError> {
+        Self::new(Some(tenant).filter(|tenant| !tenant.is_empty()), user)
     }
 }
 
@@ -301,10 +285,8 @@ mod tests {
         }
         for (tenant, user) in [(None, "ada"), (Some("acme"), "ada@example.org")] {
             let subject = Subject::new(tenant, user).unwrap();
-            assert_eq!(
-                Subject::from_principal(&subject.to_principal()).unwrap(),
-                subject
-            );
+            let read = Subject::from_columns(subject.tenant_column(), subject.user());
+            assert_eq!(read.unwrap(), subject);
         }
         let of = |principal: Principal| Subject::try_from(&principal);
         let service = Principal {

@@ -57,6 +57,18 @@ impl Bench {
     fn release(&self, lease: Lease) {
         assert_eq!(self.handles.release(lease, true, self.now), []);
     }
+
+    /// Goes on with what another process has [`kept`].
+    fn restore(&self, kept: String) -> Vec<SessionId> {
+        let record = serde_json::from_str(&kept).unwrap();
+        self.handles.adopt(record, self.now)
+    }
+}
+
+/// What a store keeps of a session.
+fn kept(bench: &Bench, handle: &str) -> String {
+    let record = bench.handles.record(&HandleId::of(handle)).unwrap();
+    serde_json::to_string(&record).unwrap()
 }
 
 fn user(name: &str) -> Principal {
@@ -546,7 +558,7 @@ proptest! {
 mod b7_spent_tickets {
     use super::*;
     use crate::auth::{
-        Credential,
+        Credential, Method,
         ticket::{MemoryTickets, TicketRequest, Tickets},
     };
     use std::{sync::Arc, time::UNIX_EPOCH};
@@ -694,5 +706,118 @@ mod b7_spent_tickets {
         // Nothing is left of a session that ended.
         assert!(door.bench.handles.end(session_id));
         assert!(door.spent(&second, Some(&page)).is_none());
+    }
+
+    #[tokio::test]
+    async fn it_leads_back_to_a_session_of_another_process() {
+        let door = Door::new();
+        let ann = door.arrive("ann").await;
+        let (session_id, handle) = door.open(&ann);
+        let elsewhere = Door::new();
+        elsewhere.bench.restore(kept(&door.bench, &handle));
+        let ticket = elsewhere.spent(&ann, Some(&page())).unwrap();
+        assert_eq!(ticket.principal(), &ann);
+        assert_eq!(ticket.principal().credential.method, Method::Ticket);
+        let resumed = elsewhere.resume(&ticket, &handle, Some(&page())).unwrap();
+        assert_eq!(resumed.session_id, session_id);
+        // A ticket that was forgotten here leads nowhere.
+        let second = elsewhere.arrive("ann").await;
+        let (_, other) = elsewhere.open(&second);
+        elsewhere.bench.handles.forget(&HandleId::of(&other));
+        assert!(elsewhere.spent(&second, Some(&page())).is_none());
+    }
+}
+
+/// B7 across processes: what one has kept, another goes on with.
+mod b7_records {
+    use super::*;
+
+    #[test]
+    fn the_rules_hold_after_a_restart() {
+        let bench = Bench::new(|_| {});
+        let (session_id, handle, first) = bench.waiting("ann");
+        let resumed = bench.resume(&handle, Some(&first), "ann").unwrap();
+        let second = resumed.token.expose().to_owned();
+        let text = kept(&bench, &handle);
+        for secret in [&handle, &first, &second] {
+            assert!(!text.contains(secret.as_str()), "digests only");
+        }
+        let restarted = || {
+            let bench = Bench::new(|_| {});
+            assert_eq!(bench.restore(text.clone()), []);
+            bench
+        };
+        assert_eq!(
+            restarted()
+                .resume(&handle, Some(&second), "ann")
+                .unwrap()
+                .session_id,
+            session_id
+        );
+        // The acknowledgement with the second may have been lost with the process.
+        assert!(restarted().resume(&handle, Some(&first), "ann").is_ok());
+        for (token, who, cause) in [
+            (None, "ann", RefusalCause::TokenMissing(session_id)),
+            (Some("x"), "ann", RefusalCause::TokenWrong(session_id)),
+            (Some(&*second), "bob", RefusalCause::NotOwner(session_id)),
+        ] {
+            assert_eq!(restarted().cause(&handle, token, who), cause);
+        }
+        let bench = restarted();
+        let third = bench.resume(&handle, Some(&second), "ann").unwrap();
+        let text = kept(&bench, &handle);
+        drop(third);
+        let mut bench = Bench::new(|_| {});
+        bench.restore(text);
+        bench.now += ResumeConfig::default().lost_ack_grace;
+        assert_eq!(
+            bench.cause(&handle, Some(&first), "ann"),
+            RefusalCause::Replayed(session_id),
+            "an old copy is one here, too"
+        );
+        assert_eq!(
+            bench.handles.record(&HandleId::of(&handle)).map(|_| ()),
+            None
+        );
+    }
+
+    #[test]
+    fn what_another_process_did_since_replaces_what_is_known() {
+        let bench = Bench::new(|_| {});
+        let issued = bench.issue("ann");
+        let handle = issued.handle.expose().to_owned();
+        let elsewhere = Bench::new(|_| {});
+        elsewhere.restore(kept(&bench, &handle));
+        let resumed = elsewhere
+            .resume(&handle, Some(issued.token.expose()), "ann")
+            .unwrap();
+        // And back again, while the first connection still thinks that it owns the session.
+        assert_eq!(bench.restore(kept(&elsewhere, &handle)), []);
+        assert_eq!(issued.lease.is_revoked(), Some(Revoked::Superseded));
+        assert_eq!(bench.handles.counts(), (0, 1));
+        let again = bench.resume(&handle, Some(resumed.token.expose()), "ann");
+        assert_eq!(again.unwrap().session_id, issued.session_id);
+        // The stale lease gives nothing back.
+        assert_eq!(bench.handles.release(issued.lease, true, bench.now), []);
+    }
+
+    #[test]
+    fn the_caps_hold_for_what_is_taken_up() {
+        let full = Bench::new(|config| config.max_waiting = 2);
+        let sessions: Vec<_> = (0..3)
+            .map(|_| {
+                let bench = Bench::new(|_| {});
+                let (session_id, handle, _) = bench.waiting("ann");
+                (session_id, kept(&bench, &handle))
+            })
+            .collect();
+        assert_eq!(full.restore(sessions[0].1.clone()), []);
+        assert_eq!(full.restore(sessions[1].1.clone()), []);
+        assert_eq!(
+            full.restore(sessions[1].1.clone()),
+            [],
+            "it is there already"
+        );
+        assert_eq!(full.restore(sessions[2].1.clone()), [sessions[0].0]);
     }
 }

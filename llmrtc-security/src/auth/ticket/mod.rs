@@ -115,6 +115,16 @@ impl StoreUnavailable {
 /// What a store keeps about a ticket. Opaque; serializable for stores outside of the process.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct TicketRecord {
+    #[serde(flatten)]
+    bearer: Bearer,
+    origin: Option<String>,
+    address: Option<IpAddr>,
+    redeem_before: SystemTime,
+}
+
+/// Whom a ticket speaks for, and for how long.
+#[derive(Clone, Serialize, Deserialize)]
+struct Bearer {
     subject: Arc<str>,
     tenant: Option<Arc<str>>,
     kind: PrincipalKind,
@@ -122,9 +132,40 @@ pub struct TicketRecord {
     token_id: Option<Arc<str>>,
     issued_at: Option<SystemTime>,
     expires_at: Option<SystemTime>,
-    origin: Option<String>,
-    address: Option<IpAddr>,
-    redeem_before: SystemTime,
+}
+
+impl From<&Principal> for Bearer {
+    fn from(principal: &Principal) -> Self {
+        let credential = &principal.credential;
+        Self {
+            subject: principal.subject.clone(),
+            tenant: principal.tenant.clone(),
+            kind: principal.kind,
+            grants: principal.grants.clone(),
+            token_id: credential.token_id.clone(),
+            issued_at: credential.issued_at,
+            expires_at: credential.expires_at,
+        }
+    }
+}
+
+impl Bearer {
+    /// The caller who came with the ticket.
+    fn with(self, ticket: TicketId) -> Principal {
+        Principal {
+            subject: self.subject,
+            tenant: self.tenant,
+            kind: self.kind,
+            grants: self.grants,
+            credential: Credential {
+                method: Method::Ticket,
+                token_id: self.token_id,
+                issued_at: self.issued_at,
+                expires_at: self.expires_at,
+                ticket: Some(ticket),
+            },
+        }
+    }
 }
 
 impl TicketRecord {
@@ -289,13 +330,10 @@ impl Tickets {
             grants.max_sessions = Some(grants.max_sessions.map_or(left, |max| max.min(left)));
         }
         let record = TicketRecord {
-            subject: principal.subject.clone(),
-            tenant: principal.tenant.clone(),
-            kind: principal.kind,
-            grants,
-            token_id: principal.credential.token_id.clone(),
-            issued_at: principal.credential.issued_at,
-            expires_at: principal.credential.expires_at,
+            bearer: Bearer {
+                grants,
+                ..Bearer::from(principal)
+            },
             origin: request.origin.map(|origin| origin.as_str().to_owned()),
             address: request
                 .address
@@ -324,7 +362,7 @@ impl Tickets {
         let id = TicketId::of(ticket).ok_or(RedeemError::Malformed)?;
         let record = self.store.take(&id, now).await?;
         let record = record.ok_or(RedeemError::Unknown(id))?;
-        if now >= record.redeem_before || record.expires_at.is_some_and(|end| now >= end) {
+        if now >= record.redeem_before || record.bearer.expires_at.is_some_and(|end| now >= end) {
             return Err(RedeemError::Expired);
         }
         if record.origin.as_deref() != origin.map(Origin::as_str) {
@@ -336,19 +374,7 @@ impl Tickets {
         {
             return Err(RedeemError::Address);
         }
-        let mut principal = Principal {
-            kind: record.kind,
-            ..Principal::user(record.subject, record.tenant)
-        };
-        principal.grants = record.grants;
-        principal.credential = Credential {
-            method: Method::Ticket,
-            token_id: record.token_id,
-            issued_at: record.issued_at,
-            expires_at: record.expires_at,
-            ticket: Some(id),
-        };
-        Ok(principal)
+        Ok(record.bearer.with(id))
     }
 }
 
@@ -369,10 +395,36 @@ fn network_of(address: IpAddr) -> IpAddr {
 /// its bearer to *resume-only* state and nothing else: the first message must be `reconnect` with the handle of that very
 /// session, from the same Origin, in time. A stolen spent ticket without the handle gets nothing, and the other way
 /// round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(from = "KeptTicket", into = "KeptTicket")]
 pub struct SpentTicket {
     pub(super) id: TicketId,
     pub(super) principal: Principal,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptTicket {
+    id: Digest,
+    bearer: Bearer,
+}
+
+impl From<KeptTicket> for SpentTicket {
+    fn from(kept: KeptTicket) -> Self {
+        let id = TicketId(kept.id);
+        Self {
+            id,
+            principal: kept.bearer.with(id),
+        }
+    }
+}
+
+impl From<SpentTicket> for KeptTicket {
+    fn from(ticket: SpentTicket) -> Self {
+        Self {
+            id: ticket.id.0,
+            bearer: Bearer::from(&ticket.principal),
+        }
+    }
 }
 
 impl SpentTicket {

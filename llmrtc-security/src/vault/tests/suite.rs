@@ -1,13 +1,11 @@
 //! What a vault does, whatever database is below.
 
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
-use llmrtc_core::{
-    session::{Owner, SessionLimits, SessionStore},
-    tasks::Tasks,
-};
+use llmrtc_core::{session::SessionLimits, tasks::Tasks};
 
 use super::*;
 use crate::{
+    auth::{resume::HandleId, ticket::TicketId},
     crypto::keyring::KeyringError,
     vault::db::{Statement, statement},
 };
@@ -45,7 +43,9 @@ cases! {
     e4_rotation_rewraps_in_steps_and_refuses_to_lose_data
     e4_an_erased_user_starts_anew_on_every_node
     e5_export_is_one_object_per_record
-    snapshots_are_taken_once_by_their_owner
+    b7_the_last_writer_of_a_snapshot_has_the_session
+    b7_what_ended_is_not_found_again_and_cannot_be_revived
+    e4_a_snapshot_opens_in_its_own_row_only
     snapshots_survive_a_restart_and_expire
     snapshots_are_bounded
     the_writer_acknowledges_what_is_durable
@@ -221,12 +221,9 @@ async fn e3_erasing_leaves_nothing_but_a_receipt(f: Fixture) {
     f.say("ada", 1, "one").await;
     f.say("ada", 2, "two").await;
     f.say("eve", 3, "hers").await;
-    let sessions = VaultSessions::<String>::new(f.vault.clone(), SessionLimits::default());
-    let owner = owner("ada");
-    sessions
-        .put(session(4), &owner, "snapshot".into())
-        .await
-        .unwrap();
+    let sessions = sessions(&f, SessionLimits::default());
+    let snapshot = snapshot_of("ada", 4);
+    sessions.put(&snapshot, 0, &"said".into()).await.unwrap();
     let receipt = f.vault.erase(&subject("ada")).await.unwrap();
     assert_eq!(
         (receipt.sessions, receipt.records, receipt.snapshots),
@@ -238,7 +235,7 @@ async fn e3_erasing_leaves_nothing_but_a_receipt(f: Fixture) {
     assert_ne!(&*receipt.subject, "ada");
     assert_eq!(receipt.key_fingerprint.as_ref().unwrap().len(), 8);
     assert!(f.read("ada").await.is_empty());
-    assert_eq!(sessions.take(session(4), &owner).await.unwrap(), None);
+    assert_eq!(sessions.find(&snapshot.handle).await.unwrap(), None);
     assert_eq!(f.read("eve").await, ["hers"]);
     // The receipt survives, and its digest with it.
     let again = f.another().await.receipts(10).await.unwrap();
@@ -471,78 +468,120 @@ async fn e5_export_is_one_object_per_record(f: Fixture) {
     assert_eq!(one.len(), 1);
 }
 
-fn owner(user: &str) -> Owner {
-    Owner {
-        principal: Some(subject(user).to_principal()),
-        origin: Some("https://example.org".into()),
-    }
-}
-
 fn sessions(f: &Fixture, limits: SessionLimits) -> VaultSessions<String> {
     VaultSessions::new(f.vault.clone(), limits)
 }
 
-async fn snapshots_are_taken_once_by_their_owner(f: Fixture) {
-    let store = sessions(&f, SessionLimits::default());
-    store
-        .put(session(1), &owner("ada"), "first".into())
-        .await
-        .unwrap();
-    store
-        .put(session(1), &owner("ada"), "second".into())
-        .await
-        .unwrap();
-    assert_eq!(store.len().await.unwrap(), 1);
-    let elsewhere = Owner {
-        origin: Some("https://evil.example".into()),
-        ..owner("ada")
-    };
-    for stranger in [owner("eve"), Owner::default(), elsewhere] {
-        assert_eq!(store.take(session(1), &stranger).await.unwrap(), None);
+fn snapshot_of(user: &str, number: u128) -> SnapshotOf {
+    SnapshotOf {
+        handle: HandleId::of(&format!("handle {number}")),
+        ticket: None,
+        session_id: session(number),
+        subject: match user {
+            "" => Subject::anonymous(),
+            user => subject(user),
+        },
     }
-    let taken = store.take(session(1), &owner("ada")).await.unwrap();
-    assert_eq!(taken.as_deref(), Some("second"));
-    assert_eq!(store.take(session(1), &owner("ada")).await.unwrap(), None);
-    let nobody = Owner::default();
-    store
-        .put(session(2), &nobody, "anonymous".into())
-        .await
-        .unwrap();
-    assert!(store.remove(session(2)).await.unwrap());
-    assert!(!store.remove(session(2)).await.unwrap());
-    assert!(store.is_empty().await.unwrap());
-    // A row that somebody copied to another owner does not open.
-    store
-        .put(session(3), &owner("ada"), "hers".into())
-        .await
-        .unwrap();
-    store.put(session(4), &nobody, "mine".into()).await.unwrap();
+}
+
+fn found(version: u64, record: &str) -> Option<Snapshot<String>> {
+    let record = Some(record.to_owned());
+    Some(Snapshot { version, record })
+}
+
+async fn b7_the_last_writer_of_a_snapshot_has_the_session(f: Fixture) {
+    let here = sessions(&f, SessionLimits::default());
+    let there = VaultSessions::<String>::new(f.another().await, SessionLimits::default());
+    let ticket = TicketId::of(&"A".repeat(43)).unwrap();
+    let mut of = snapshot_of("ada", 1);
+    assert_eq!(here.find(&of.handle).await.unwrap(), None);
+    assert_eq!(here.put(&of, 0, &"one".into()).await.unwrap(), Some(1));
+    assert_eq!(here.put(&of, 1, &"two".into()).await.unwrap(), Some(2));
+    // Its client comes to another node, with a ticket.
+    assert_eq!(there.find(&of.handle).await.unwrap(), found(2, "two"));
+    assert_eq!(there.find_by_ticket(&ticket).await.unwrap(), None);
+    of.ticket = Some(ticket);
+    assert_eq!(there.put(&of, 2, &"three".into()).await.unwrap(), Some(3));
+    // The first node has lost it, and learns so.
+    of.ticket = None;
+    assert_eq!(here.put(&of, 2, &"late".into()).await.unwrap(), None);
+    assert_eq!(here.put(&of, 0, &"new".into()).await.unwrap(), None);
+    assert_eq!(here.find(&of.handle).await.unwrap(), found(3, "three"));
+    assert_eq!(
+        here.find_by_ticket(&ticket).await.unwrap(),
+        found(3, "three")
+    );
+    assert_eq!(here.count().await.unwrap(), 1);
+}
+
+async fn b7_what_ended_is_not_found_again_and_cannot_be_revived(f: Fixture) {
+    let store = sessions(&f, SessionLimits::default());
+    let mut of = snapshot_of("", 1);
+    of.ticket = TicketId::of(&"A".repeat(43));
+    assert!(!store.end(session(1), None).await.unwrap());
+    store.put(&of, 0, &"one".into()).await.unwrap();
+    store.put(&of, 1, &"two".into()).await.unwrap();
+    assert!(
+        !store.end(session(1), Some(1)).await.unwrap(),
+        "somebody goes on"
+    );
+    assert!(store.end(session(1), Some(2)).await.unwrap());
+    let ended = Snapshot {
+        version: 3,
+        record: None,
+    };
+    assert_eq!(store.find(&of.handle).await.unwrap(), Some(ended));
+    assert_eq!(
+        store.find_by_ticket(&of.ticket.unwrap()).await.unwrap(),
+        None
+    );
+    assert_eq!(store.put(&of, 2, &"late".into()).await.unwrap(), None);
+    assert_eq!(store.count().await.unwrap(), 0);
+    assert!(!store.end(session(1), None).await.unwrap());
+    let other = snapshot_of("", 2);
+    store.put(&other, 0, &"x".into()).await.unwrap();
+    assert!(
+        store.end(session(2), None).await.unwrap(),
+        "whoever holds it"
+    );
+}
+
+async fn e4_a_snapshot_opens_in_its_own_row_only(f: Fixture) {
+    let store = sessions(&f, SessionLimits::default());
+    let (hers, mine) = (snapshot_of("ada", 3), snapshot_of("", 4));
+    store.put(&hers, 0, &"hers".into()).await.unwrap();
+    store.put(&mine, 0, &"mine".into()).await.unwrap();
     let forge = "UPDATE vault_snapshots SET sealed =
-        (SELECT sealed FROM vault_snapshots WHERE id = $1) WHERE id = $2";
+        (SELECT sealed FROM vault_snapshots WHERE session = $1) WHERE session = $2";
     let forge = statement!(forge, session(3).to_string(), session(4).to_string());
     assert_eq!(execute(&f, forge).await, 1);
-    assert!(store.take(session(4), &nobody).await.is_err());
+    assert!(store.find(&mine.handle).await.is_err());
+    let forge = "UPDATE vault_snapshots SET subject = 'eve' WHERE session = $1";
+    assert_eq!(
+        execute(&f, statement!(forge, session(3).to_string())).await,
+        1
+    );
+    assert!(store.find(&hers.handle).await.is_err());
 }
 
 async fn snapshots_survive_a_restart_and_expire(f: Fixture) {
     let store = sessions(&f, SessionLimits::default());
     for number in 1..=2 {
-        store
-            .put(session(number), &owner("ada"), "kept".into())
-            .await
-            .unwrap();
+        let of = snapshot_of("ada", number);
+        store.put(&of, 0, &"kept".into()).await.unwrap();
     }
     let restarted = VaultSessions::<String>::new(f.another().await, SessionLimits::default());
-    let taken = restarted.take(session(1), &owner("ada")).await.unwrap();
-    assert_eq!(taken.as_deref(), Some("kept"));
-    f.clock.advance(SessionLimits::default().ttl);
-    assert_eq!(
-        restarted.take(session(2), &owner("ada")).await.unwrap(),
-        None
-    );
-    assert_eq!(restarted.len().await.unwrap(), 0);
+    let handle = |number| snapshot_of("ada", number).handle;
+    assert_eq!(restarted.find(&handle(1)).await.unwrap(), found(1, "kept"));
+    // The time counts from the last write.
+    f.clock.advance(SessionLimits::default().ttl / 2);
+    let of = snapshot_of("ada", 1);
+    restarted.put(&of, 1, &"kept".into()).await.unwrap();
+    f.clock.advance(SessionLimits::default().ttl / 2);
+    assert_eq!(restarted.find(&handle(2)).await.unwrap(), None);
+    assert_eq!(restarted.count().await.unwrap(), 1);
     assert_eq!(f.vault.sweep().await.unwrap().snapshots, 1);
-    assert_eq!(rows_of(&f, "vault_snapshots").await, 0);
+    assert_eq!(rows_of(&f, "vault_snapshots").await, 1);
 }
 
 async fn snapshots_are_bounded(f: Fixture) {
@@ -555,32 +594,26 @@ async fn snapshots_are_bounded(f: Fixture) {
     let kept = async |numbers: std::ops::RangeInclusive<u128>| {
         let mut kept = Vec::new();
         for number in numbers {
-            let select = statement!(
-                "SELECT 1 FROM vault_snapshots WHERE id = $1",
-                session(number).to_string()
-            );
-            if f.vault.records.row(select).await.unwrap().is_some() {
-                kept.push(number);
-            }
+            let snapshot = store.find(&snapshot_of("", number).handle).await.unwrap();
+            kept.extend(snapshot.map(|_| number));
         }
         kept
     };
     for number in 1..=3 {
-        store
-            .put(session(number), &owner("ada"), "x".into())
-            .await
-            .unwrap();
+        let of = snapshot_of("ada", number);
+        store.put(&of, 0, &"x".into()).await.unwrap();
         f.clock.advance(Duration::from_secs(1));
     }
     assert_eq!(kept(1..=3).await, [2, 3]);
     for number in 4..=6 {
-        store
-            .put(session(number), &Owner::default(), "x".into())
-            .await
-            .unwrap();
+        let of = snapshot_of("", number);
+        store.put(&of, 0, &"x".into()).await.unwrap();
         f.clock.advance(Duration::from_secs(1));
     }
     assert_eq!(kept(1..=6).await, [3, 4, 5, 6]);
+    // One that had to make room and goes on is written anew.
+    let of = snapshot_of("ada", 2);
+    assert_eq!(store.put(&of, 7, &"x".into()).await.unwrap(), Some(8));
 }
 
 async fn the_writer_acknowledges_what_is_durable(f: Fixture) {
