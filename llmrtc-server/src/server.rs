@@ -11,13 +11,10 @@ use axum::{
 };
 use llmrtc_core::{
     clock::{Clock, SystemClock},
-    history::HistorySnapshot,
     hooks::{Hooks, LoggingObserver, MetricsObserver, Observers},
-    id::SessionId,
     playout::AudioDecoder,
     provider::Providers,
     redact::Secret,
-    session::{MemorySessions, SessionLimits, SessionStore},
     tasks::Tasks,
     telemetry::{Metrics, SESSIONS_ACTIVE},
     tool::ToolRunner,
@@ -32,7 +29,7 @@ use llmrtc_providers::select::InProcess;
 use llmrtc_providers::select::Wanted;
 use llmrtc_providers::select::{self, SelectedNames};
 use llmrtc_security::{
-    auth::{Access, bind::Exposure, resume::SessionHandles},
+    auth::{Access, bind::Exposure},
     tool::GuardedTools,
 };
 use llmrtc_signal::connection::{
@@ -52,7 +49,7 @@ use crate::{
     routes::{self, Readiness, Web},
     security::{Security, vendors},
     session,
-    session::Checks,
+    session::{Checks, Keep},
     shutdown::Shutdown,
 };
 
@@ -60,6 +57,8 @@ use crate::{
 const EMBEDDED: &str = "embedded";
 /// Spoken on the socket, for clients that name protocols.
 const SUBPROTOCOL: &str = "llmrtc.v1";
+/// How often sessions whose client stays away are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long observers may take to see the last events.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long providers may take to say goodbye: less than the whole closing may take (PL3).
@@ -95,9 +94,7 @@ pub(crate) struct Shared {
     /// The rules at the door, which are asked again for what comes in messages.
     pub(crate) admission: Admission,
     pub(crate) security: Arc<Security>,
-    pub(crate) handles: Arc<SessionHandles>,
-    /// Histories of sessions whose client is away.
-    pub(crate) histories: MemorySessions<HistorySnapshot>,
+    pub(crate) keep: Arc<Keep>,
     pub(crate) ice: IceServers,
     pub(crate) observers: Observers,
     pub(crate) metrics: Metrics,
@@ -156,14 +153,7 @@ impl ServerBuilder {
         let mut observers: Vec<Arc<dyn Hooks>> =
             vec![Arc::new(MetricsObserver::new(metrics.clone()))];
 
-        let handles = Arc::new(SessionHandles::new(config.resume(exposure)));
-        let security = Security::build(
-            &config,
-            address,
-            exposure,
-            Arc::clone(&handles),
-            Arc::clone(&clock),
-        );
+        let security = Security::build(&config, address, exposure, Arc::clone(&clock));
         let mut security = security.await?;
         // What runs in this process instead of elsewhere.
         #[cfg(feature = "local")]
@@ -228,7 +218,6 @@ impl ServerBuilder {
         let media = MediaThreads::start_with_models(&config.media, models)
             .context("cannot start the media threads")?;
         let readiness = Readiness::new(shutdown.clone());
-        let sessions = &config.sessions;
         let admission = Admission::new(
             config.server.origin_policy(address.ip()),
             Arc::clone(&security.authenticator),
@@ -246,15 +235,7 @@ impl ServerBuilder {
             decoder: Arc::new(FileDecoder),
             admission: admission.clone(),
             security: Arc::clone(&security),
-            handles,
-            histories: MemorySessions::new(
-                SessionLimits {
-                    ttl: sessions.ttl,
-                    total: sessions.max_waiting,
-                    per_principal: sessions.max_waiting_per_principal,
-                },
-                Arc::clone(&clock),
-            ),
+            keep: Arc::clone(&security.keep),
             ice: IceServers::open(&config.ice, address).await?,
             observers: Observers::new(observers, metrics.clone()),
             metrics,
@@ -420,16 +401,11 @@ impl Shared {
         let weak = Arc::downgrade(self);
         self.tasks
             .spawn("housekeeping", |_| async move {
-                let mut tick =
-                    tokio::time::interval(MemorySessions::<HistorySnapshot>::SWEEP_INTERVAL);
+                let mut tick = tokio::time::interval(SWEEP_INTERVAL);
                 loop {
                     tick.tick().await;
                     let Some(shared) = weak.upgrade() else { return };
-                    let now = shared.clock.now();
-                    shared.histories.sweep(now);
-                    for session_id in shared.handles.sweep(now) {
-                        shared.forget(session_id).await;
-                    }
+                    shared.keep.sweep(shared.clock.now()).await;
                     shared.count_sessions();
                 }
             })
@@ -439,18 +415,8 @@ impl Shared {
 
     /// Brings the gauge up to date: sessions with a connection and those that wait for one.
     pub(crate) fn count_sessions(&self) {
-        let (held, waiting) = self.handles.counts();
+        let (held, waiting) = self.keep.handles.counts();
         self.metrics
             .gauge(SESSIONS_ACTIVE, (held + waiting) as f64, &[]);
-    }
-
-    /// Drops what is kept of a session.
-    pub(crate) async fn forget(&self, session_id: SessionId) {
-        if let Err(error) = self.histories.remove(session_id).await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "session not forgotten"
-            );
-        }
     }
 }

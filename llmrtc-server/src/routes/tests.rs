@@ -5,7 +5,7 @@ use llmrtc_core::{
     clock::{Clock, SystemClock},
     telemetry::{ERRORS, MetricsSink},
 };
-use llmrtc_security::auth::{Open, bind::Exposure, origin::OriginPolicy, resume::SessionHandles};
+use llmrtc_security::auth::{Open, bind::Exposure, origin::OriginPolicy};
 use tower::ServiceExt;
 
 use super::*;
@@ -27,14 +27,7 @@ async fn site(change: impl FnOnce(&mut Web)) -> Site {
     let origins = OriginPolicy::local("127.0.0.1".parse().unwrap());
     let config = Config::default();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let handles = Arc::new(SessionHandles::new(config.resume(Exposure::Loopback)));
-    let security = Security::build(
-        &config,
-        LOCAL.parse().unwrap(),
-        Exposure::Loopback,
-        handles,
-        clock,
-    );
+    let security = Security::build(&config, LOCAL.parse().unwrap(), Exposure::Loopback, clock);
     let mut web = Web {
         security: Arc::new(security.await.unwrap()),
         admission: Admission::new(origins, Arc::new(Open::loopback()), 1, 1, shutdown.clone()),

@@ -20,7 +20,6 @@ use llmrtc_security::{
         Authenticator, Denied, Open, Principal, Rejection,
         bind::Exposure,
         config::{Built, Parts},
-        resume::SessionHandles,
         revocation::{Revocation, Revocations, SharedRevocations},
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
@@ -49,7 +48,7 @@ use llmrtc_signal::connection::CloseReason;
 use crate::{
     config::Config,
     registry::Registry,
-    session::{Privacy, for_log},
+    session::{Keep, Privacy, for_log},
 };
 
 /// How long the databases may take to answer at the start.
@@ -92,6 +91,8 @@ pub struct Security {
     /// Stored conversations, if there are any.
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) archive: Option<VaultWriter>,
+    /// Sessions whose client may come back.
+    pub(crate) keep: Arc<Keep>,
     clock: Arc<dyn Clock>,
     /// Outlives the sessions, whose last words it writes down.
     tasks: Mutex<Option<Tasks>>,
@@ -116,7 +117,6 @@ impl Security {
         config: &Config,
         address: SocketAddr,
         exposure: Exposure,
-        handles: Arc<SessionHandles>,
         clock: Arc<dyn Clock>,
     ) -> anyhow::Result<Self> {
         let tasks = Tasks::root("security");
@@ -144,8 +144,11 @@ impl Security {
             None => Leases::new(&config.limits),
         };
         let limits = Arc::new(limits);
+        let vault = open_vault(config, &clock).await?;
+        let keep = Keep::new(config, exposure, vault.as_ref(), Arc::clone(&clock));
+        let keep = Arc::new(keep);
         let (authenticator, tickets) =
-            authenticator(config, redis, &clock, handles, &revocations, &tasks)?;
+            authenticator(config, redis, &clock, &keep, &revocations, &tasks)?;
         let redactor =
             Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
         let sinks = Arc::new(config.redact.sinks.clone());
@@ -170,7 +173,6 @@ impl Security {
             .await
             .context("the audit log cannot be written")?;
         let keys = Arc::new(keys::open(config, &audit).await?);
-        let vault = open_vault(config, &clock).await?;
         let archive = vault
             .as_ref()
             .map(|vault| VaultWriter::start(Arc::clone(vault), &tasks));
@@ -218,6 +220,7 @@ impl Security {
             keys,
             vault,
             archive,
+            keep,
             clock,
             tasks: Mutex::default(),
         };
@@ -413,7 +416,7 @@ fn authenticator(
     config: &Config,
     redis: Option<Redis>,
     clock: &Arc<dyn Clock>,
-    sessions: Arc<SessionHandles>,
+    keep: &Arc<Keep>,
     revocations: &Arc<Revocations>,
     tasks: &Tasks,
 ) -> anyhow::Result<AuthParts> {
@@ -432,7 +435,7 @@ fn authenticator(
     let parts = Parts {
         clock: Arc::clone(clock),
         tickets,
-        sessions,
+        sessions: Arc::clone(&keep.handles),
         revocations: Arc::clone(revocations),
     };
     let Built { chain, jwks, .. } = config.auth.build(parts).map_err(|mistakes| {
@@ -449,6 +452,7 @@ fn authenticator(
             .detach();
     }
     let tickets = chain.ticket_office().cloned();
+    let chain = chain.recall(Arc::clone(keep) as _);
     Ok((Arc::new(chain), tickets))
 }
 

@@ -1,19 +1,17 @@
 //! From an upgraded socket to somebody who owns a session.
 
-use std::time::Duration;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::extract::ws::WebSocket;
-use llmrtc_core::{
-    history::HistorySnapshot,
-    id::SessionId,
-    redact::Secret,
-    session::{Owner, SessionStore},
-};
+use llmrtc_core::{history::HistorySnapshot, id::SessionId, redact::Secret};
 use llmrtc_security::{
     audit::{Action, AuditEvent},
     auth::{
         Access, Method, Presented,
-        resume::{Lease, RefusalCause, Refused, Resumed},
+        resume::{Attempt, HandleId, Lease, RefusalCause, Refused, Resumed},
         ticket::SpentTicket,
     },
 };
@@ -26,7 +24,11 @@ use llmrtc_signal::{
 };
 use tokio::sync::mpsc;
 
-use super::standing::Standing;
+use super::{
+    Session,
+    keep::{Claim, Saver},
+    standing::Standing,
+};
 use crate::{
     admission::{Admitted, Caller},
     server::Shared,
@@ -35,6 +37,9 @@ use crate::{
 /// How long a resuming connection waits for the previous one to let go. The client waits 5 s for the answer.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often a session is taken from a node that is writing it down at this moment.
+const TAKE_OVER_ATTEMPTS: usize = 3;
+
 /// A session and the right to it.
 pub(super) struct Held {
     pub(super) session_id: SessionId,
@@ -42,6 +47,8 @@ pub(super) struct Held {
     pub(super) standing: Standing,
     /// What was said before, if the session is an earlier one.
     pub(super) history: Option<HistorySnapshot>,
+    /// The right to write it down.
+    pub(super) claim: Claim,
     /// It is an earlier one.
     pub(super) resumed: bool,
 }
@@ -125,20 +132,14 @@ pub(super) async fn returning(
             continue;
         };
         let token = resume_token.as_ref().map(|token| token.expose());
-        let origin = caller.origin.as_ref();
-        let now = shared.clock.now();
-        let attempt = shared
-            .handles
-            .resume_spent(ticket, handle.expose(), token, origin, now);
-        match attempt {
-            Ok(resumed) => {
-                let (held, token) = match take_over(shared, resumed, caller).await {
-                    Ok(taken) => taken,
-                    Err(reason) => {
-                        connection.close(reason);
-                        return None;
-                    }
-                };
+        let (handles, origin) = (&shared.keep.handles, caller.origin.as_ref());
+        let attempt = |now| handles.resume_spent(ticket, handle.expose(), token, origin, now);
+        let taken = match take_over(shared, caller, handle.expose(), attempt).await {
+            Ok(earlier) => earlier.hold(shared, caller).await.map_err(NotTaken::Closed),
+            Err(not_taken) => Err(not_taken),
+        };
+        match taken {
+            Ok((held, token)) => {
                 let event = AuditEvent::new(Action::SessionResumed).by(&caller.principal);
                 let event = event.session(held.session_id).from(caller.peer.ip());
                 shared.security.note(event);
@@ -148,49 +149,164 @@ pub(super) async fn returning(
                 });
                 return Some(held);
             }
-            Err(refused) => {
-                let event = AuditEvent::new(refusal(&refused)).by(&caller.principal);
+            Err(NotTaken::Refused(action)) => {
+                let event = AuditEvent::new(action).by(&caller.principal);
                 shared.security.note(event.from(caller.peer.ip()));
-                forget_ended(shared, &refused).await;
                 connection.resumed(ResumeReply::Refused);
+            }
+            Err(NotTaken::Closed(reason)) => {
+                connection.close(reason);
+                return None;
             }
         }
     }
 }
 
-/// Waits for the previous owner to let go, then takes what was said before. Returns the next resume token as well.
-pub(super) async fn take_over(
-    shared: &Shared,
-    resumed: Resumed,
-    caller: &Caller,
-) -> Result<(Held, Secret), CloseReason> {
-    if let Some(previous) = resumed.previous {
-        // A stuck owner must not lock its client out; its history is lost then.
-        let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
+/// Why a session was not taken over.
+enum NotTaken {
+    /// The caller may not have it; for the audit log.
+    Refused(Action),
+    /// There is no place for the caller.
+    Closed(CloseReason),
+}
+
+/// An earlier session that this connection has taken over.
+struct Earlier {
+    session_id: SessionId,
+    lease: Lease,
+    history: Option<HistorySnapshot>,
+    claim: Claim,
+    /// The next resume token.
+    token: Secret,
+}
+
+impl Earlier {
+    /// Takes the caller's place for it: the session keeps its own and only changes its connection. Returns the next resume
+    /// token as well.
+    async fn hold(self, shared: &Shared, caller: &Caller) -> Result<(Held, Secret), CloseReason> {
+        let held = Held {
+            session_id: self.session_id,
+            standing: Standing::take(shared, self.session_id, caller).await?,
+            lease: self.lease,
+            history: self.history,
+            claim: self.claim,
+            resumed: true,
+        };
+        Ok((held, self.token))
     }
-    // The session keeps its place; it only changes its connection.
-    let standing = Standing::take(shared, resumed.session_id, caller).await?;
-    let history = shared
-        .histories
-        .take(resumed.session_id, &Owner::default())
-        .await
-        .unwrap_or_else(|error| {
-            let error = &error as &dyn std::error::Error;
-            tracing::error!(error, "history not recovered");
-            None
+}
+
+/// Takes the session with this handle over by `attempt`, waits for the previous owner to let go, and takes what was said
+/// before.
+async fn take_over(
+    shared: &Shared,
+    caller: &Caller,
+    handle: &str,
+    attempt: impl Fn(Instant) -> Result<Resumed, Refused>,
+) -> Result<Earlier, NotTaken> {
+    let keep = &shared.keep;
+    for _ in 0..TAKE_OVER_ATTEMPTS {
+        keep.recall(handle).await;
+        let resumed = match attempt(shared.clock.now()) {
+            Ok(resumed) => resumed,
+            Err(refused) => {
+                forget_ended(shared, &refused).await;
+                return Err(NotTaken::Refused(refusal(&refused)));
+            }
+        };
+        if let Some(previous) = resumed.previous {
+            // A stuck owner must not lock its client out; its history is lost then.
+            let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
+        }
+        let (session_id, lease) = (resumed.session_id, resumed.lease);
+        let taken = keep.take_up(session_id, lease.handle(), &caller.principal);
+        let Ok((history, claim)) = taken.await else {
+            // Where the client was before, the last words were being written down: once more with them.
+            continue;
+        };
+        return Ok(Earlier {
+            session_id,
+            lease,
+            history,
+            claim,
+            token: resumed.token,
         });
-    let held = Held {
-        session_id: resumed.session_id,
-        lease: resumed.lease,
-        history,
-        standing,
-        resumed: true,
-    };
-    Ok((held, resumed.token))
+    }
+    Err(NotTaken::Closed(CloseReason::TakenOver))
+}
+
+impl Session {
+    /// Takes an earlier session over (protocol.md §6.1, §6.2). This connection's own session is given up for it.
+    pub(super) async fn resume(&mut self, handle: &str, token: Option<&str>) -> ResumeReply {
+        if self.resumed {
+            return ResumeReply::Refused;
+        }
+        let keep = Arc::clone(&self.shared.keep);
+        let caller = self.caller.clone();
+        let attempt = |now| {
+            let attempt = Attempt {
+                handle,
+                token,
+                principal: &caller.principal,
+                origin: caller.origin.as_ref(),
+            };
+            keep.handles.resume(attempt, now)
+        };
+        if keep.handles.session_of(&HandleId::of(handle)) == Some(self.session_id)
+            && let Ok(resumed) = attempt(self.shared.clock.now())
+        {
+            // A client that names the session it has: nothing to recover.
+            self.lease = resumed.lease;
+            return ResumeReply::Resumed {
+                session_id: handle.to_owned().into(),
+                resume_token: Some(resumed.token),
+            };
+        }
+        let taken = match take_over(&self.shared, &caller, handle, attempt).await {
+            Ok(earlier) => {
+                // Coming back takes no second place.
+                self.standing.let_go();
+                let held = earlier.hold(&self.shared, &caller).await;
+                held.map_err(NotTaken::Closed)
+            }
+            Err(not_taken) => Err(not_taken),
+        };
+        let (held, token) = match taken {
+            Ok(taken) => taken,
+            Err(NotTaken::Refused(action)) => {
+                self.note(action);
+                return ResumeReply::Refused;
+            }
+            Err(NotTaken::Closed(reason)) => {
+                self.connection.close(reason);
+                return ResumeReply::Refused;
+            }
+        };
+        let own = std::mem::replace(&mut self.lease, held.lease);
+        keep.handles.release(own, false, self.shared.clock.now());
+        self.saver = Saver::start(
+            &keep,
+            &self.tasks,
+            self.lease.handle(),
+            &self.caller.principal,
+            held.claim,
+        );
+        self.history = held.history;
+        self.conversation = None;
+        self.session_id = held.session_id;
+        self.standing = held.standing;
+        self.note(Action::SessionResumed);
+        self.established = true;
+        self.resumed = true;
+        ResumeReply::Resumed {
+            session_id: handle.to_owned().into(),
+            resume_token: Some(token),
+        }
+    }
 }
 
 /// The audit event of a refused attempt.
-pub(super) fn refusal(refused: &Refused) -> Action {
+fn refusal(refused: &Refused) -> Action {
     let reason = match refused.cause() {
         RefusalCause::Replayed(_) => return Action::ResumeReplayed,
         RefusalCause::Unknown => "unknown",
@@ -204,11 +320,11 @@ pub(super) fn refusal(refused: &Refused) -> Action {
 }
 
 /// Drops what is kept of a session that a refused attempt has ended.
-pub(super) async fn forget_ended(shared: &Shared, refused: &Refused) {
+async fn forget_ended(shared: &Shared, refused: &Refused) {
     if let RefusalCause::Replayed(session_id) = refused.cause() {
         tracing::warn!(session = %session_id.short(), "resume token replayed, session ended");
-    }
-    if let Some(ended) = refused.ended() {
-        shared.forget(ended).await;
+        shared.keep.end(session_id).await;
+    } else if let Some(ended) = refused.ended() {
+        shared.keep.forget(ended).await;
     }
 }

@@ -105,7 +105,7 @@ impl Session {
                     line.connected = true;
                     line.setup = None;
                 }
-                self.shared.handles.confirm(&self.lease);
+                self.shared.keep.handles.confirm(&self.lease);
                 self.connection.data_opened();
             }
             PeerEvent::DataMessage(message) => {

@@ -6,6 +6,7 @@
 mod archive;
 mod arrival;
 mod chunk_sink;
+mod keep;
 mod line;
 mod pictures;
 mod privacy;
@@ -27,7 +28,6 @@ use llmrtc_core::{
     message::Attachment,
     playout::AudioSink,
     redact::Secret,
-    session::{Owner, SessionStore},
     tasks::Tasks,
     telemetry::RECONNECTIONS,
     turn::{Conversation, ConversationParts, Outcome, TextPolicy, TurnEvent},
@@ -35,7 +35,7 @@ use llmrtc_core::{
 use llmrtc_media::error::PeerError;
 use llmrtc_security::{
     audit::{Action, AuditEvent},
-    auth::resume::{Attempt, Lease, Revoked},
+    auth::resume::{Lease, Revoked},
     limit::{self, config::Scope, policy::Subject},
     tool::Taint,
 };
@@ -50,13 +50,15 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use self::{
     archive::Archive,
-    arrival::{Held, forget_ended, identify, take_over},
+    arrival::{Held, identify},
     chunk_sink::ChunkSink,
+    keep::{Claim, Saver},
     line::{Line, next_peer_event},
     shield::Shield,
     standing::{News, Standing},
 };
 pub(crate) use self::{
+    keep::Keep,
     privacy::{Privacy, for_log},
     tools::Checks,
 };
@@ -102,7 +104,10 @@ pub(crate) async fn run(
                 Err(reason) => return refuse(socket, reason).await,
             };
             let origin = caller.origin.as_ref();
-            let issued = shared.handles.issue(session_id, &caller.principal, origin);
+            let issued = shared
+                .keep
+                .handles
+                .issue(session_id, &caller.principal, origin);
             let relay = shared
                 .ice
                 .for_caller(&caller.principal, caller.peer.ip(), started_at);
@@ -118,6 +123,7 @@ pub(crate) async fn run(
                 session_id: issued.session_id,
                 lease: issued.lease,
                 history: None,
+                claim: Claim::first(),
                 standing,
                 resumed: false,
             };
@@ -174,6 +180,8 @@ pub(crate) async fn run(
             return;
         }
     };
+    let handle = held.lease.handle();
+    let saver = Saver::start(&shared.keep, &tasks, handle, &caller.principal, held.claim);
     let session = Session {
         session_id,
         caller: caller.clone(),
@@ -182,6 +190,7 @@ pub(crate) async fn run(
         privacy: Arc::new(privacy),
         refusals: 0,
         lease: held.lease,
+        saver,
         connection,
         peer: None,
         conversation: None,
@@ -270,6 +279,8 @@ struct Session {
     /// How often the client was told to slow down.
     refusals: u32,
     lease: Lease,
+    /// Writes the conversation down for another process, if it may be stored.
+    saver: Option<Saver>,
     connection: Connection,
     peer: Option<Line>,
     /// Begun with the first offer or audio, so that an idle socket costs nothing.
@@ -333,11 +344,15 @@ impl Session {
                 biased;
                 revoked = self.lease.revoked() => {
                     let reason = match revoked {
-                        Revoked::TakenOver => CloseReason::TakenOver,
+                        Revoked::TakenOver | Revoked::Superseded => CloseReason::TakenOver,
                         _ => CloseReason::SessionEnded,
                     };
                     self.connection.close(reason);
                     break reason;
+                }
+                () = superseded(&self.saver) => {
+                    self.connection.close(CloseReason::TakenOver);
+                    break CloseReason::TakenOver;
                 }
                 news = self.standing.news(&self.shared, &self.caller.principal) => match news {
                     News::Expiring(expires_in) => {
@@ -509,59 +524,6 @@ impl Session {
         false
     }
 
-    /// Takes an earlier session over (protocol.md §6.1, §6.2). This connection's own session is given up for it.
-    async fn resume(&mut self, handle: &str, token: Option<&str>) -> ResumeReply {
-        if self.resumed {
-            return ResumeReply::Refused;
-        }
-        let attempt = Attempt {
-            handle,
-            token,
-            principal: &self.caller.principal,
-            origin: self.caller.origin.as_ref(),
-        };
-        let resumed = match self.shared.handles.resume(attempt, self.shared.clock.now()) {
-            Ok(resumed) => resumed,
-            Err(refused) => {
-                self.note(arrival::refusal(&refused));
-                forget_ended(&self.shared, &refused).await;
-                return ResumeReply::Refused;
-            }
-        };
-        if resumed.session_id == self.session_id {
-            // A client that names the session it has: nothing to recover.
-            self.lease = resumed.lease;
-            return ResumeReply::Resumed {
-                session_id: handle.to_owned().into(),
-                resume_token: Some(resumed.token),
-            };
-        }
-        // Coming back takes no second place.
-        self.standing.let_go();
-        let (held, token) = match take_over(&self.shared, resumed, &self.caller).await {
-            Ok(taken) => taken,
-            Err(reason) => {
-                self.connection.close(reason);
-                return ResumeReply::Refused;
-            }
-        };
-        let own = std::mem::replace(&mut self.lease, held.lease);
-        self.shared
-            .handles
-            .release(own, false, self.shared.clock.now());
-        self.history = held.history;
-        self.conversation = None;
-        self.session_id = held.session_id;
-        self.standing = held.standing;
-        self.note(Action::SessionResumed);
-        self.established = true;
-        self.resumed = true;
-        ResumeReply::Resumed {
-            session_id: handle.to_owned().into(),
-            resume_token: Some(token),
-        }
-    }
-
     /// Takes pictures, alone or with recorded speech, as soon as they are harmless.
     async fn pictures(&mut self, attachments: Vec<Attachment>, audio: Option<Bytes>) {
         let fetcher = self.shared.security.images.clone();
@@ -673,8 +635,12 @@ impl Session {
             }
             _ => {}
         }
+        let ended = matches!(event, TurnEvent::TurnEnded { .. });
         for message in wire::messages(event, &reference) {
             self.connection.send(message);
+        }
+        if let (true, Some(saver), Some(conversation)) = (ended, &self.saver, &self.conversation) {
+            saver.offer(conversation.snapshot());
         }
     }
 
@@ -758,26 +724,32 @@ impl Session {
             });
         }
         // A session that was ended, for a replayed token, leaves nothing behind.
-        let keep = self.established && self.lease.is_revoked() != Some(Revoked::Ended);
-        // The handles have checked whose session it is and say when to forget it, so the store need not know.
-        let owner = Owner::default();
-        if let (true, Some(history)) = (keep, self.history.take())
-            && let Err(error) = self
-                .shared
-                .histories
-                .put(self.session_id, &owner, history)
-                .await
-        {
-            tracing::error!(error = &error as &dyn std::error::Error, "history not kept");
+        let mut keep = self.established
+            && !matches!(
+                self.lease.is_revoked(),
+                Some(Revoked::Ended | Revoked::Superseded)
+            );
+        if let (true, Some(history)) = (keep, self.history.take()) {
+            if let Some(saver) = self.saver.take() {
+                saver.offer(history.clone());
+                keep = saver.finish().await.is_ok();
+            }
+            if keep {
+                self.shared.keep.remember(self.session_id, history).await;
+            }
         }
         // After the history is stored: a successor waits for this.
-        let dropped = self
-            .shared
-            .handles
-            .release(self.lease, keep, self.shared.clock.now());
-        for session_id in dropped {
-            self.shared.forget(session_id).await;
+        let (handles, now) = (&self.shared.keep.handles, self.shared.clock.now());
+        for session_id in handles.release(self.lease, keep, now) {
+            self.shared.keep.forget(session_id).await;
         }
+    }
+}
+
+async fn superseded(saver: &Option<Saver>) {
+    match saver {
+        Some(saver) => saver.superseded().await,
+        None => std::future::pending().await,
     }
 }
 

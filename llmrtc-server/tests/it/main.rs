@@ -21,6 +21,7 @@ mod models;
 mod nodes;
 mod process;
 mod readme;
+mod restart;
 mod resume;
 #[cfg(feature = "local")]
 mod scripts;

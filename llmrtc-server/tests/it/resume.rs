@@ -25,7 +25,7 @@ async fn site(llm: &ScriptedLlm) -> Site {
     .await
 }
 
-fn resumed(caller: &Caller) -> Option<bool> {
+pub(crate) fn resumed(caller: &Caller) -> Option<bool> {
     caller.call.greeting().resumed
 }
 
@@ -34,7 +34,7 @@ fn id(caller: &Caller) -> &str {
 }
 
 /// What the model was told in its latest request, system prompt aside.
-fn told(llm: &ScriptedLlm) -> Vec<String> {
+pub(crate) fn told(llm: &ScriptedLlm) -> Vec<String> {
     let request = llm.requests().pop().unwrap();
     request.messages[1..]
         .iter()

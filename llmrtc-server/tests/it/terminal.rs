@@ -1,6 +1,6 @@
 //! `llmrtc call` against `llmrtc serve`, both as people run them.
 
-use std::{path::Path, process::Stdio};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use llmrtc_providers::testing::{FakeOpenAi, FakeOpenAiOptions};
 use serde_json::Value;
@@ -16,13 +16,16 @@ const SPEECH: &str = concat!(
     "/../llmrtc-media/tests/fixtures/speech.wav"
 );
 
+/// Calls are as long as what is said in them, up to twenty seconds.
+const A_WHOLE_CALL: Duration = PATIENCE.saturating_mul(4);
+
 /// Runs `llmrtc call` in a folder. Returns its exit code and what it printed, on both streams.
 pub(crate) async fn call(directory: &Path, arguments: &[&str]) -> (i32, String, String) {
     let mut command = llmrtc(directory, &[&["call"], arguments].concat());
     // The caller's voice may be there.
     command.envs(std::env::var_os("LLMRTC_MODEL_DIR").map(|dir| ("LLMRTC_MODEL_DIR", dir)));
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = timeout(PATIENCE, command.output())
+    let output = timeout(A_WHOLE_CALL, command.output())
         .await
         .expect("the call ends")
         .unwrap();
