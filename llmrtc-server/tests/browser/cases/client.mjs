@@ -12,7 +12,7 @@ function names(events) {
 }
 
 /** Waits for one undisturbed turn, checks its events, and returns the answer's text. */
-async function turn(caller, { spoken = true } = {}) {
+export async function turn(caller, { spoken = true } = {}) {
   const from = (await caller.events()).length;
   // Listening to the interrupted end of an earlier utterance would not be a turn.
   const last = await caller.next("ttsComplete", "ttsCancelled", "error");

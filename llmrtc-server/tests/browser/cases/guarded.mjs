@@ -1,11 +1,15 @@
-// What a guarded server refuses to the unmodified client.
+// What a guarded server refuses to the unmodified client, and what a stored conversation survives.
 
 import assert from "node:assert/strict";
 
 import { Caller } from "../lib/caller.mjs";
+import { turnsRemembered } from "../lib/echo.mjs";
+import { turn } from "./client.mjs";
 
 /** Long enough for a connection that would come about. */
 const GIVE_UP_MS = 8_000;
+/** Longer than it takes to write a turn down. */
+const WRITTEN_MS = 500;
 
 async function fails(promise) {
   const late = new Promise((resolve) => setTimeout(() => resolve("late"), GIVE_UP_MS));
@@ -37,4 +41,26 @@ async function a_client_without_a_ticket_is_not_greeted({ proxy, browser, pages 
   }
 }
 
-export const cases = [a_page_of_another_origin_cannot_connect, a_client_without_a_ticket_is_not_greeted];
+async function a_killed_server_takes_the_conversation_up_again({ callWith, proxy, server }) {
+  const caller = await callWith("patient");
+  await caller.start(proxy.url);
+  await caller.share();
+  const first = await turn(caller);
+  assert.equal(turnsRemembered(first), 0, first);
+  const id = await caller.sessionId();
+  await caller.skip();
+  await new Promise((resolve) => setTimeout(resolve, WRITTEN_MS));
+  await server.crash();
+  const resumed = await caller.next("reconnected");
+  assert.equal(resumed.detail, true, "the history was recovered");
+  while ((await caller.state()) !== "connected") await caller.next("stateChange");
+  assert.equal(await caller.sessionId(), id);
+  const second = await turn(caller);
+  assert.equal(turnsRemembered(second), 1, second);
+}
+
+export const cases = [
+  a_page_of_another_origin_cannot_connect,
+  a_client_without_a_ticket_is_not_greeted,
+  a_killed_server_takes_the_conversation_up_again,
+];

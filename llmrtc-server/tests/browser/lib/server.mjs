@@ -23,6 +23,7 @@ async function freePort() {
 
 /** A `llmrtc serve` process that needs no network and no keys. */
 export class Server {
+  #run;
   #process;
   #log = [];
   #key;
@@ -40,22 +41,36 @@ export class Server {
       ? { LOCAL_ONLY: "embedded", LLMRTC_MODEL_DIR: models }
       : { LLM_PROVIDER: "echo", STT_PROVIDER: "echo", TTS_PROVIDER: "echo" };
     const env = { PATH: process.env.PATH, ...answering };
-    server.#process = spawn(binary, ["serve", "--host", "127.0.0.1", "--port", String(server.port)], {
-      cwd: directory,
-      env,
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    for (const stream of [server.#process.stdout, server.#process.stderr]) {
-      stream.setEncoding("utf8").on("data", (text) => {
-        server.#log.push(...text.trimEnd().split("\n"));
-        server.#log.splice(0, Math.max(0, server.#log.length - LOG_LINES));
+    server.#run = () =>
+      spawn(binary, ["serve", "--host", "127.0.0.1", "--port", String(server.port)], {
+        cwd: directory,
+        env,
+        stdio: ["ignore", "pipe", "pipe"],
       });
-    }
-    await server.#ready();
+    await server.#launch();
     return server;
   }
 
-  /** Configures authentication, in a folder of its own. */
+  async #launch() {
+    this.#process = this.#run();
+    for (const stream of [this.#process.stdout, this.#process.stderr]) {
+      stream.setEncoding("utf8").on("data", (text) => {
+        this.#log.push(...text.trimEnd().split("\n"));
+        this.#log.splice(0, Math.max(0, this.#log.length - LOG_LINES));
+      });
+    }
+    await this.#ready();
+  }
+
+  /** Kills the server without a word, and starts it again where it was. */
+  async crash() {
+    const exited = once(this.#process, "exit");
+    this.#process.kill("SIGKILL");
+    await exited;
+    await this.#launch();
+  }
+
+  /** Configures authentication and stored conversations, in a folder of its own. */
   async #guard(directory, page) {
     this.#key = randomBytes(32).toString("base64url");
     const folder = await mkdtemp(path.join(directory, "guarded-"));
@@ -63,6 +78,8 @@ export class Server {
       [server]
       allowed_origins = ["${page}"]
       data_dir = "${folder}/data"
+      [vault]
+      enabled = true
       [[auth.api_keys]]
       subject = "backend"
       key = "${this.#key}"
