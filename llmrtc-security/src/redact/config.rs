@@ -94,9 +94,6 @@ pub struct SinksConfig {
     /// Messages to the caller's own client.
     #[validate(nested)]
     pub client: SinkPolicy,
-    /// Webhooks and hooks marked public.
-    #[validate(nested)]
-    pub webhook: SinkPolicy,
 }
 
 impl Default for SinksConfig {
@@ -127,7 +124,6 @@ impl Default for SinksConfig {
                 &[Kind::Card, Kind::Pin, Kind::Password, Kind::Secret],
                 Mode::KeepLast4,
             ),
-            webhook: SinkPolicy::all(Mode::Tag),
         }
     }
 }
@@ -151,7 +147,6 @@ fn names_are_known(config: &RedactConfig) -> Result<(), ValidationError> {
         &config.sinks.vendor,
         &config.sinks.storage,
         &config.sinks.client,
-        &config.sinks.webhook,
     ];
     let unknown = config
         .off

@@ -96,7 +96,7 @@ impl Archive {
             } => {
                 let line = match result {
                     Ok(value) => {
-                        json!({ "turn": turn.0, "tool": call.name.as_str(), "result": filtered(value, privacy) })
+                        json!({ "turn": turn.0, "tool": call.name.as_str(), "result": privacy.value_for_storage(value) })
                     }
                     Err(failure) => {
                         json!({ "turn": turn.0, "tool": call.name.as_str(), "failure": failure.category.name() })
@@ -156,19 +156,5 @@ impl Archive {
         {
             tracing::warn!(session = %session.short(), error = %refused, "a line was not stored");
         }
-    }
-}
-
-/// A value with every text in it as it may be stored.
-fn filtered(value: &Value, privacy: &Privacy) -> Value {
-    match value {
-        Value::String(text) => privacy.for_storage(text).into(),
-        Value::Array(items) => items.iter().map(|item| filtered(item, privacy)).collect(),
-        Value::Object(fields) => {
-            let fields = fields.iter();
-            let fields = fields.map(|(name, value)| (name.clone(), filtered(value, privacy)));
-            Value::Object(fields.collect())
-        }
-        other => other.clone(),
     }
 }

@@ -25,7 +25,7 @@ use llmrtc_signal::{
 use tokio::sync::mpsc;
 
 use super::{
-    Session,
+    Privacy, Session,
     keep::{Claim, Saver},
     standing::Standing,
 };
@@ -121,6 +121,7 @@ pub(super) async fn returning(
     connection: &Connection,
     events: &mut mpsc::Receiver<ConnectionEvent>,
     caller: &Caller,
+    privacy: &Privacy,
     ticket: &SpentTicket,
 ) -> Option<Held> {
     loop {
@@ -134,7 +135,7 @@ pub(super) async fn returning(
         let token = resume_token.as_ref().map(|token| token.expose());
         let (handles, origin) = (&shared.keep.handles, caller.origin.as_ref());
         let attempt = |now| handles.resume_spent(ticket, handle.expose(), token, origin, now);
-        let taken = match take_over(shared, caller, handle.expose(), attempt).await {
+        let taken = match take_over(shared, caller, privacy, handle.expose(), attempt).await {
             Ok(earlier) => earlier.hold(shared, caller).await.map_err(NotTaken::Closed),
             Err(not_taken) => Err(not_taken),
         };
@@ -201,6 +202,7 @@ impl Earlier {
 async fn take_over(
     shared: &Shared,
     caller: &Caller,
+    privacy: &Privacy,
     handle: &str,
     attempt: impl Fn(Instant) -> Result<Resumed, Refused>,
 ) -> Result<Earlier, NotTaken> {
@@ -219,7 +221,7 @@ async fn take_over(
             let _ = tokio::time::timeout(DETACH_TIMEOUT, previous.completed()).await;
         }
         let (session_id, lease) = (resumed.session_id, resumed.lease);
-        let taken = keep.take_up(session_id, lease.handle(), &caller.principal);
+        let taken = keep.take_up(session_id, lease.handle(), &caller.principal, privacy);
         let Ok((history, claim)) = taken.await else {
             // Where the client was before, the last words were being written down: once more with them.
             continue;
@@ -262,7 +264,7 @@ impl Session {
                 resume_token: Some(resumed.token),
             };
         }
-        let taken = match take_over(&self.shared, &caller, handle, attempt).await {
+        let taken = match take_over(&self.shared, &caller, &self.privacy, handle, attempt).await {
             Ok(earlier) => {
                 // Coming back takes no second place.
                 self.standing.let_go();
@@ -289,6 +291,7 @@ impl Session {
             &self.tasks,
             self.lease.handle(),
             &self.caller.principal,
+            &self.privacy,
             held.claim,
         );
         self.history = held.history;

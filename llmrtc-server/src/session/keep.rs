@@ -1,8 +1,9 @@
 //! Sessions between two connections: their handles and what was said in them (B7).
 //!
 //! They wait in this process. Where conversations are stored they are written to the vault as well, after every turn, and
-//! a client that comes back is looked for there first: after a restart, and on another node, its conversation goes on.
-//! Of two processes that hold a session the one that wrote last has it.
+//! a client that comes back is looked for there first: after a restart, and on another node, its conversation goes on,
+//! as far as it may be stored (E1): what was taken out is a tag for the model, too. Of two processes that hold a session
+//! the one that wrote last has it.
 
 use std::{
     collections::HashMap,
@@ -30,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::Privacy;
 use crate::config::Config;
 use llmrtc_security::auth::bind::Exposure;
 
@@ -174,15 +176,20 @@ impl Keep {
         session_id: SessionId,
         handle: HandleId,
         caller: &Principal,
+        privacy: &Privacy,
     ) -> Result<(Option<HistorySnapshot>, Claim), Superseded> {
         let history = self.histories.take(session_id, &Owner::default()).await;
         let history = history.unwrap_or_else(|error| {
             report("history not recovered", session_id, &error);
             None
         });
+        if let Some(history) = &history {
+            privacy.recall(history);
+        }
         let mut claim = Claim::after(self.versions().get(&session_id).copied().unwrap_or(0));
         if let Some(subject) = self.subject(caller) {
-            let said = history.clone().unwrap_or_default();
+            let said = history.as_ref().map(|history| privacy.stored(history));
+            let said = said.unwrap_or_default();
             match self.write(&handle, &subject, &mut claim, said).await {
                 Err(NotWritten::Superseded) => return Err(Superseded),
                 // What is in the store then is older, and tells no lies.
@@ -316,17 +323,19 @@ impl Saver {
         tasks: &Tasks,
         handle: HandleId,
         caller: &Principal,
+        privacy: &Arc<Privacy>,
         mut claim: Claim,
     ) -> Option<Self> {
         let subject = keep.subject(caller)?;
         let (newest, mut news) = watch::channel::<Option<HistorySnapshot>>(None);
         let superseded = CancellationToken::new();
-        let (keep, lost) = (Arc::clone(keep), superseded.clone());
+        let (keep, lost, privacy) = (Arc::clone(keep), superseded.clone(), Arc::clone(privacy));
         let task = tasks.spawn("saver", |_| async move {
             while news.changed().await.is_ok() {
                 let Some(history) = news.borrow_and_update().clone() else {
                     continue;
                 };
+                let history = privacy.stored(&history);
                 match keep.write(&handle, &subject, &mut claim, history).await {
                     // The next turn tries again.
                     Ok(()) | Err(NotWritten::Failed) => {}

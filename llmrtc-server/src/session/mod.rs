@@ -141,10 +141,18 @@ pub(crate) async fn run(
     let driving = shared.tasks.child("connection");
     let driver = driving.spawn("connection", |_| driver);
 
+    let privacy = match shared.security.privacy(shared.turn.language.as_deref()) {
+        Ok(privacy) => Arc::new(privacy),
+        Err(error) => {
+            tracing::error!(%error, "no session without redaction");
+            connection.close(CloseReason::Internal);
+            return;
+        }
+    };
     let held = match (held, &ticket) {
         (Some(held), _) => Some(held),
         (None, Some(ticket)) => {
-            arrival::returning(&shared, &connection, &mut events, &caller, ticket).await
+            arrival::returning(&shared, &connection, &mut events, &caller, &privacy, ticket).await
         }
         (None, None) => None,
     };
@@ -172,22 +180,21 @@ pub(crate) async fn run(
         origin: caller.origin.as_ref().map(|origin| origin.as_str().into()),
     }));
     let archive = archive::of(&shared, &caller.principal);
-    let privacy = match shared.security.privacy(shared.turn.language.as_deref()) {
-        Ok(privacy) => privacy,
-        Err(error) => {
-            tracing::error!(%error, "no session without redaction");
-            connection.close(CloseReason::Internal);
-            return;
-        }
-    };
     let handle = held.lease.handle();
-    let saver = Saver::start(&shared.keep, &tasks, handle, &caller.principal, held.claim);
+    let saver = Saver::start(
+        &shared.keep,
+        &tasks,
+        handle,
+        &caller.principal,
+        &privacy,
+        held.claim,
+    );
     let session = Session {
         session_id,
         caller: caller.clone(),
         standing: held.standing,
         archive,
-        privacy: Arc::new(privacy),
+        privacy,
         refusals: 0,
         lease: held.lease,
         saver,

@@ -8,7 +8,8 @@ use std::{
 
 use llmrtc_core::{
     guardrail::{Refusal, ResponseFilter},
-    message::Message,
+    history::HistorySnapshot,
+    message::{Message, ToolCall},
     provider::LlmRequest,
     turn::TurnEvent,
 };
@@ -44,6 +45,38 @@ struct State {
     turns: Vec<Spoken>,
 }
 
+impl State {
+    /// The caller said this. What was a part of a number in an earlier turn is marked there.
+    fn mark_earlier(&mut self, turn: u64, text: &str, lang: Option<Lang>) {
+        let earlier = self.dialogue.heard_user(turn, text, lang);
+        for span in earlier.into_iter().chain(self.dialogue.completes(turn)) {
+            if let Some(spoken) = self
+                .turns
+                .iter_mut()
+                .find(|spoken| spoken.turn == span.turn)
+            {
+                spoken.marked.push(span);
+            }
+        }
+    }
+
+    fn remember(&mut self, turn: u64, text: &str) {
+        if self.turns.len() == REMEMBERED {
+            self.turns.remove(0);
+        }
+        self.turns.push(Spoken {
+            turn,
+            text: text.to_owned(),
+            marked: self.dialogue.completes(turn),
+        });
+    }
+
+    fn answered(&mut self, text: &str, lang: Option<Lang>) {
+        self.dialogue.heard_agent(text, lang);
+        self.previous = text.to_owned();
+    }
+}
+
 /// `text` with other words in these places.
 fn cut(text: &str, places: &[EarlierSpan], instead: impl Fn(&Kind, &str) -> String) -> String {
     let mut places: Vec<&EarlierSpan> = places.iter().collect();
@@ -58,6 +91,26 @@ fn cut(text: &str, places: &[EarlierSpan], instead: impl Fn(&Kind, &str) -> Stri
     }
     out.push_str(&text[copied..]);
     out
+}
+
+/// The tag of what was cut.
+fn tag(kind: &Kind, _: &str) -> String {
+    let mut tag = String::new();
+    kind.write_tag(&mut tag);
+    tag
+}
+
+/// The text of an earlier turn without what turned out later to be a part of a number.
+fn without_marked<'t>(
+    state: &State,
+    text: &'t str,
+    instead: impl Fn(&Kind, &str) -> String,
+) -> Cow<'t, str> {
+    let mut turns = state.turns.iter();
+    match turns.find(|spoken| spoken.text == text && !spoken.marked.is_empty()) {
+        Some(spoken) => Cow::Owned(cut(text, &spoken.marked, instead)),
+        None => Cow::Borrowed(text),
+    }
 }
 
 struct Spoken {
@@ -91,32 +144,34 @@ impl Privacy {
                 is_final: true,
                 ..
             } => {
-                let earlier = state.dialogue.heard_user(turn.0, text, self.lang);
-                for span in earlier.into_iter().chain(state.dialogue.completes(turn.0)) {
-                    if let Some(spoken) = state
-                        .turns
-                        .iter_mut()
-                        .find(|spoken| spoken.turn == span.turn)
-                    {
-                        spoken.marked.push(span);
-                    }
-                }
+                state.mark_earlier(turn.0, text, self.lang);
                 self.count(&mut state, text);
-                if state.turns.len() == REMEMBERED {
-                    state.turns.remove(0);
-                }
-                let marked = state.dialogue.completes(turn.0);
-                state.turns.push(Spoken {
-                    turn: turn.0,
-                    text: text.to_string(),
-                    marked,
-                });
+                state.remember(turn.0, text);
             }
-            TurnEvent::LlmDone { text, .. } => {
-                state.dialogue.heard_agent(text, self.lang);
-                state.previous = text.to_string();
-            }
+            TurnEvent::LlmDone { text, .. } => state.answered(text, self.lang),
             _ => {}
+        }
+    }
+
+    /// Takes notice of what was said in an earlier connection of the session, instead of what was said in this one.
+    pub(super) fn recall(&self, history: &HistorySnapshot) {
+        let mut state = self.lock();
+        *state = State {
+            found: std::mem::take(&mut state.found),
+            ..State::default()
+        };
+        // Numbers that no turn of this connection will have.
+        for (number, message) in (0..u64::MAX).rev().zip(history.messages()) {
+            match message {
+                Message::User { text, .. } => {
+                    state.mark_earlier(number, text, self.lang);
+                    state.remember(number, text);
+                }
+                Message::Assistant { text, .. } if !text.is_empty() => {
+                    state.answered(text, self.lang);
+                }
+                _ => {}
+            }
         }
     }
 
@@ -143,11 +198,7 @@ impl Privacy {
         if spoken.marked.is_empty() {
             return None;
         }
-        let tagged = cut(&spoken.text, &spoken.marked, |kind, _| {
-            let mut tag = String::new();
-            kind.write_tag(&mut tag);
-            tag
-        });
+        let tagged = cut(&spoken.text, &spoken.marked, tag);
         let context = Context {
             previous: Some(question).filter(|text| !text.is_empty()),
             lang: self.lang,
@@ -183,21 +234,70 @@ impl Privacy {
             .into_owned()
     }
 
-    /// Takes out of a request what the vendor may not see. Each message is judged beside the one before it.
+    /// Takes out of a request what the vendor may not see.
     pub(super) fn for_vendor(&self, request: &mut LlmRequest) {
+        let named = |kind: &Kind, value: &str| self.tokens.pseudonym(kind, value);
+        self.hide(&mut request.messages, &self.sinks.vendor, named);
+    }
+
+    /// What may be stored of a conversation, for another process to go on with.
+    pub(super) fn stored(&self, history: &HistorySnapshot) -> HistorySnapshot {
+        let mut messages: Vec<Message> = history.messages().cloned().collect();
+        self.hide(&mut messages, &self.sinks.storage, tag);
+        for message in &mut messages {
+            if let Message::Assistant { tool_calls, .. } = message {
+                let hidden = tool_calls.iter().map(|call| ToolCall {
+                    arguments: self.arguments_for_storage(&call.arguments),
+                    ..call.clone()
+                });
+                *tool_calls = hidden.collect();
+            }
+        }
+        // They were a conversation before, and only their texts have changed.
+        HistorySnapshot::try_from(messages).unwrap_or_default()
+    }
+
+    fn arguments_for_storage(&self, arguments: &Map<String, Value>) -> Map<String, Value> {
+        let hidden = arguments.iter();
+        hidden
+            .map(|(name, value)| (name.clone(), self.value_for_storage(value)))
+            .collect()
+    }
+
+    /// A value with every text in it as it may be stored.
+    pub(super) fn value_for_storage(&self, value: &Value) -> Value {
+        match value {
+            Value::String(text) => self.for_storage(text).into(),
+            Value::Array(items) => {
+                let items = items.iter().map(|item| self.value_for_storage(item));
+                items.collect()
+            }
+            Value::Object(fields) => Value::Object(self.arguments_for_storage(fields)),
+            other => other.clone(),
+        }
+    }
+
+    /// Applies a policy to messages, each judged beside the one before it. `instead` stands for what turned out later to
+    /// be a part of a number.
+    fn hide(
+        &self,
+        messages: &mut [Message],
+        policy: &SinkPolicy,
+        instead: impl Fn(&Kind, &str) -> String,
+    ) {
         let state = self.lock();
         let mut previous: Option<Arc<str>> = None;
-        for message in &mut request.messages {
+        for message in messages {
             let context = Context {
                 previous: previous.as_deref(),
                 lang: self.lang,
                 dialogue: Some(&state.dialogue),
             };
             let hide = |text: &str| -> Option<Arc<str>> {
-                let marked = self.without_marked(&state, text);
-                let hidden =
-                    self.redactor
-                        .redact(&marked, &context, &self.sinks.vendor, Some(&self.tokens));
+                let marked = without_marked(&state, text, &instead);
+                let hidden = self
+                    .redactor
+                    .redact(&marked, &context, policy, Some(&self.tokens));
                 (hidden != text).then(|| Arc::from(&*hidden))
             };
             match message {
@@ -235,19 +335,6 @@ impl Privacy {
         for span in spans {
             *state.found.entry(span.kind.name().into()).or_default() += 1;
         }
-    }
-
-    /// The text of an earlier turn without what turned out later to be a part of a number.
-    fn without_marked<'t>(&self, state: &State, text: &'t str) -> Cow<'t, str> {
-        let spoken = state
-            .turns
-            .iter()
-            .find(|spoken| spoken.text == text && !spoken.marked.is_empty());
-        let Some(spoken) = spoken else {
-            return Cow::Borrowed(text);
-        };
-        let named = |kind: &Kind, value: &str| self.tokens.pseudonym(kind, value);
-        Cow::Owned(cut(text, &spoken.marked, named))
     }
 
     /// Puts values back into the arguments of a tool; the model has only their names.
@@ -353,163 +440,4 @@ pub(crate) fn for_log(redactor: &Redactor, policy: &SinkPolicy, text: &str) -> S
 }
 
 #[cfg(test)]
-mod tests {
-    use llmrtc_core::{id::TurnId, provider::LlmConfig};
-    use llmrtc_security::redact::RedactConfig;
-
-    use super::*;
-
-    fn privacy() -> Arc<Privacy> {
-        let config = RedactConfig::default();
-        let redactor = Arc::new(Redactor::new(&config).unwrap());
-        Arc::new(Privacy::new(redactor, Arc::new(config.sinks), Some("en")).unwrap())
-    }
-
-    fn request(texts: &[&str]) -> LlmRequest {
-        LlmRequest {
-            messages: texts.iter().map(|text| Message::user(*text)).collect(),
-            config: LlmConfig::default(),
-            ..LlmRequest::default()
-        }
-    }
-
-    #[test]
-    fn t13_a_card_is_whole_for_its_tool_and_for_nobody_else() {
-        let privacy = privacy();
-        let said = "my card is 4111 1111 1111 1111 thanks";
-        let mut asked = request(&[said]);
-        privacy.for_vendor(&mut asked);
-        let seen = asked.messages[0].text().to_owned();
-        assert!(!seen.contains("1111"), "{seen}");
-        let name = seen[seen.find('[').unwrap()..=seen.find(']').unwrap()].to_owned();
-
-        let arguments = serde_json::json!({ "card": name, "deep": [{ "x": name }], "n": 1 });
-        let Value::Object(arguments) = arguments else {
-            unreachable!()
-        };
-        let restored = Value::Object(privacy.restore(arguments)).to_string();
-        assert_eq!(
-            restored.matches("4111 1111 1111 1111").count(),
-            2,
-            "{restored}"
-        );
-
-        for shown in [privacy.for_client(said), privacy.for_storage(said)] {
-            assert!(!shown.contains("4111 1111"), "{shown}");
-        }
-        assert!(
-            privacy.for_client(said).contains("1111"),
-            "the caller recognises the card"
-        );
-        assert!(!privacy.for_storage(said).contains("1111"));
-    }
-
-    fn said(privacy: &Privacy, turn: u64, text: &str) {
-        privacy.note(&TurnEvent::Transcript {
-            turn: TurnId(turn),
-            text: text.into(),
-            is_final: true,
-            confidence: None,
-        });
-    }
-
-    fn answered(privacy: &Privacy, turn: u64, text: &str) {
-        privacy.note(&TurnEvent::LlmDone {
-            turn: TurnId(turn),
-            text: text.into(),
-            stop_reason: llmrtc_core::provider::StopReason::EndTurn,
-            usage: llmrtc_core::provider::Usage::default(),
-        });
-    }
-
-    #[test]
-    fn e1_half_a_card_is_taken_out_of_what_is_stored_when_the_other_half_is_said() {
-        let privacy = privacy();
-        answered(&privacy, 0, "What is your card number?");
-        let question = privacy.question();
-        said(&privacy, 1, "it is 4111 1111");
-        assert_eq!(privacy.revised_for_storage(1, &question), None);
-        answered(&privacy, 1, "Go on.");
-        said(&privacy, 2, "1111 1111");
-        let stored = privacy.revised_for_storage(1, &question).unwrap();
-        assert!(
-            stored.starts_with("it is [") && !stored.contains("4111"),
-            "{stored}"
-        );
-        assert_eq!(privacy.revised_for_storage(3, &question), None);
-    }
-
-    #[test]
-    fn e1_what_was_found_is_counted_by_kind() {
-        let privacy = privacy();
-        assert!(privacy.found().is_empty());
-        said(
-            &privacy,
-            1,
-            "4111 1111 1111 1111 or write to ann@example.com",
-        );
-        let found = privacy.found();
-        let kinds: Vec<&str> = found.iter().map(|(kind, _)| &**kind).collect();
-        assert_eq!(kinds, ["card", "email"]);
-        assert!(found.iter().all(|(_, count)| *count == 1));
-    }
-
-    #[test]
-    fn names_in_an_answer_become_what_the_caller_may_see_however_it_is_cut() {
-        let privacy = privacy();
-        let mut asked = request(&["4111 1111 1111 1111"]);
-        privacy.for_vendor(&mut asked);
-        let name = asked.messages[0].text().to_owned();
-        let answer = format!("I charged {name} [sic] as [asked");
-        for size in [1, 3, 7, 100] {
-            let mut filter = Names::new(Arc::clone(&privacy));
-            let mut out = String::new();
-            let pieces: Vec<char> = answer.chars().collect();
-            for piece in pieces.chunks(size) {
-                out += &filter.push(&piece.iter().collect::<String>()).unwrap();
-            }
-            out += &filter.finish().unwrap();
-            assert!(
-                out.starts_with("I charged ") && out.ends_with(" [sic] as [asked"),
-                "{out}"
-            );
-            assert!(!out.contains(&name) && !out.contains("4111 1111"), "{out}");
-        }
-    }
-
-    #[test]
-    fn a_number_in_pieces_is_taken_out_of_the_turns_it_was_said_in() {
-        let privacy = privacy();
-        let agent = |text: &str| TurnEvent::LlmDone {
-            turn: TurnId(1),
-            text: text.into(),
-            stop_reason: llmrtc_core::provider::StopReason::EndTurn,
-            usage: Default::default(),
-        };
-        let user = |turn, text: &str| TurnEvent::Transcript {
-            turn: TurnId(turn),
-            text: text.into(),
-            is_final: true,
-            confidence: None,
-        };
-        privacy.note(&agent("Sure. What is your card number?"));
-        let pieces = [
-            "four one one one one one one one",
-            "one one one one",
-            "one one one one",
-        ];
-        for (turn, piece) in pieces.iter().enumerate() {
-            privacy.note(&user(turn as u64 + 1, piece));
-            privacy.note(&agent("Go on."));
-        }
-        let mut asked = request(&pieces);
-        privacy.for_vendor(&mut asked);
-        for message in &asked.messages {
-            assert!(
-                !message.text().contains("one one one one"),
-                "{}",
-                message.text()
-            );
-        }
-    }
-}
+mod tests;
