@@ -45,7 +45,8 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
         if let Some((address, router)) = admin {
             let listener = TcpListener::bind(address).await;
             let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
-            tracing::info!(%address, "listening for operators");
+            let address = listener.local_addr()?;
+            tracing::info!(operators = %address, "listening for operators");
             http::serve(listener, Transport::default(), router, shutdown.clone()).await;
         }
         anyhow::Ok(())

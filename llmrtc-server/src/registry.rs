@@ -10,12 +10,14 @@ use std::{
 use llmrtc_core::id::SessionId;
 use llmrtc_security::auth::Principal;
 use llmrtc_signal::connection::CloseReason;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// The sessions that have a connection.
 #[derive(Debug, Default)]
 pub struct Registry {
     state: Mutex<State>,
+    /// Somebody has left.
+    gone: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,8 @@ impl Drop for Presence {
         if own {
             state.remove(self.session_id);
         }
+        drop(state);
+        self.registry.gone.notify_waiters();
     }
 }
 
@@ -160,6 +164,20 @@ impl Registry {
             .iter()
             .filter(|info| self.end(info.session_id, reason));
         ended.count()
+    }
+
+    /// Waits until no session of a caller is left.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn left(&self, caller: &Principal) {
+        loop {
+            let gone = self.gone.notified();
+            if self.list(Some(caller)).is_empty() {
+                return;
+            }
+            gone.await;
+        }
     }
 
     /// How many sessions there are.

@@ -671,6 +671,20 @@ impl SessionHandles {
         state.enforce_caps(&self.config, handle)
     }
 
+    /// Ends all sessions of a caller with an identity that wait for their client, and returns them.
+    pub fn end_waiting(&self, principal: &Principal) -> Vec<SessionId> {
+        let Some(principal) = principal_digest(principal) else {
+            return Vec::new();
+        };
+        let mut state = self.lock();
+        let queue = state.waiting_by_principal.get(&principal);
+        let handles: Vec<Digest> = queue
+            .map(|queue| queue.values().copied().collect())
+            .unwrap_or_default();
+        let ended = handles.iter().filter_map(|handle| state.remove(handle));
+        ended.collect()
+    }
+
     /// Forgets a session that has ended elsewhere. Returns it, if it was known.
     pub fn forget(&self, handle: &HandleId) -> Option<SessionId> {
         self.lock().remove(&handle.0)
@@ -680,6 +694,14 @@ impl SessionHandles {
     pub fn session_of(&self, handle: &HandleId) -> Option<SessionId> {
         let state = self.lock();
         state.entries.get(&handle.0).map(|entry| entry.session_id)
+    }
+
+    /// The session that a handle is for, if no connection holds it.
+    pub fn waiting(&self, handle: &HandleId) -> Option<SessionId> {
+        let state = self.lock();
+        let entry = state.entries.get(&handle.0);
+        let waiting = entry.filter(|entry| matches!(entry.hold, Hold::Waiting(_)));
+        waiting.map(|entry| entry.session_id)
     }
 
     /// How many sessions there are: held by a connection, and waiting for one.

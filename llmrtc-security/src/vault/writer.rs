@@ -18,7 +18,7 @@ use std::{
 
 use futures_util::FutureExt;
 use llmrtc_core::tasks::Tasks;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{NewRecord, RecordId, Vault, VaultError, store::SealedRow};
@@ -40,10 +40,13 @@ pub struct VaultWriter {
     queue: mpsc::Sender<Job>,
     bytes: Arc<Semaphore>,
     counters: Arc<Counters>,
+    /// Something accepted was stored or lost.
+    done: Arc<Notify>,
 }
 
 #[derive(Default)]
 struct Counters {
+    accepted: AtomicU64,
     stored: AtomicU64,
     refused: AtomicU64,
     lost: AtomicU64,
@@ -118,10 +121,12 @@ impl VaultWriter {
     pub fn start(vault: Arc<Vault>, tasks: &Tasks) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_RECORDS);
         let counters = Arc::new(Counters::default());
+        let done = Arc::new(Notify::new());
         let run = Run {
             vault,
             jobs,
             counters: Arc::clone(&counters),
+            done: Arc::clone(&done),
         };
         tasks
             .spawn_service("vault writer", |cancel| run.serve(cancel))
@@ -130,6 +135,7 @@ impl VaultWriter {
             queue,
             bytes: Arc::new(Semaphore::new(QUEUE_BYTES)),
             counters,
+            done,
         }
     }
 
@@ -156,9 +162,28 @@ impl VaultWriter {
             _bytes: bytes,
         };
         match self.queue.try_send(job) {
-            Ok(()) => Ok(Acknowledgement(acknowledgement)),
+            Ok(()) => {
+                self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+                Ok(Acknowledgement(acknowledgement))
+            }
             Err(mpsc::error::TrySendError::Full(_)) => Err(Refused::Full),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(Refused::Ended),
+        }
+    }
+
+    /// Waits until everything accepted so far is stored or lost.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn settled(&self) {
+        let accepted = self.counters.accepted.load(Ordering::Relaxed);
+        loop {
+            let done = self.done.notified();
+            let stats = self.stats();
+            if stats.stored + stats.lost >= accepted {
+                return;
+            }
+            done.await;
         }
     }
 
@@ -179,6 +204,7 @@ struct Run {
     vault: Arc<Vault>,
     jobs: mpsc::Receiver<Job>,
     counters: Arc<Counters>,
+    done: Arc<Notify>,
 }
 
 impl Run {
@@ -214,6 +240,7 @@ impl Run {
                 self.give_up(&mut batch).await;
                 break;
             }
+            self.done.notify_waiters();
         }
         // A writer whose handles are all gone has nothing left to do, but is not over before it is told to be.
         cancel.cancelled().await;
@@ -232,6 +259,7 @@ impl Run {
             }
         }
         self.counters.lost.fetch_add(lost, Ordering::Relaxed);
+        self.done.notify_waiters();
         tracing::error!(lost, "vault records were not stored before the end");
     }
 }

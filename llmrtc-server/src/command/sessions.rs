@@ -33,25 +33,40 @@ pub struct Args {
 enum Command {
     /// List sessions.
     List {
-        /// Those of one user.
-        #[arg(long)]
-        user: Option<String>,
-        /// Of this tenant.
-        #[arg(long, requires = "user")]
-        tenant: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
     },
     /// End a session, or all sessions of a user.
     End {
         /// The session.
         #[arg(required_unless_present = "user", conflicts_with = "user")]
         session: Option<String>,
-        /// The user.
-        #[arg(long)]
-        user: Option<String>,
-        /// Of this tenant.
-        #[arg(long, requires = "user")]
-        tenant: Option<String>,
+        #[command(flatten)]
+        whose: Whose,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Whose {
+    /// Those of one user.
+    #[arg(long)]
+    user: Option<String>,
+    /// Of this tenant.
+    #[arg(long, requires = "user")]
+    tenant: Option<String>,
+    /// The user is a program, known by its key or certificate.
+    #[arg(long, requires = "user")]
+    service: bool,
+}
+
+impl Whose {
+    /// What to ask for beside the user.
+    fn query(&self) -> Vec<String> {
+        let tenant = self.tenant.as_deref().map(http::escape);
+        let tenant = tenant.map(|tenant| format!("tenant={tenant}"));
+        let kind = self.service.then(|| "kind=service".to_owned());
+        tenant.into_iter().chain(kind).collect()
+    }
 }
 
 /// Runs the command.
@@ -60,20 +75,13 @@ enum Command {
 /// When the server cannot be reached or refuses.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let token = http::admin_token(args.token_file)?;
-    let query = |tenant: &Option<String>| match tenant {
-        Some(tenant) => format!("?tenant={}", http::escape(tenant)),
-        None => String::new(),
-    };
     let mut out = std::io::stdout().lock();
     match &args.command {
-        Command::List { user, tenant } => {
-            let mut path = "/admin/sessions".to_owned();
-            if let Some(user) = user {
-                path += &format!("?user={}", http::escape(user));
-                if let Some(tenant) = tenant {
-                    path += &format!("&tenant={}", http::escape(tenant));
-                }
-            }
+        Command::List { whose } => {
+            let mut query = whose.query();
+            let user = whose.user.as_deref().map(http::escape);
+            query.extend(user.map(|user| format!("user={user}")));
+            let path = format!("/admin/sessions?{}", query.join("&"));
             let sessions = http::request(Method::GET, &args.url, &path, Some(&token), None)?;
             if args.json {
                 writeln!(out, "{sessions}")?;
@@ -95,19 +103,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 )?;
             }
         }
-        Command::End {
-            session,
-            user,
-            tenant,
-        } => {
-            let path = match (session, user) {
+        Command::End { session, whose } => {
+            let path = match (session, &whose.user) {
                 (Some(session), _) => format!("/admin/sessions/{}", http::escape(session)),
                 (None, Some(user)) => {
-                    format!(
-                        "/admin/users/{}/sessions{}",
-                        http::escape(user),
-                        query(tenant)
-                    )
+                    let (user, query) = (http::escape(user), whose.query().join("&"));
+                    format!("/admin/users/{user}/sessions?{query}")
                 }
                 (None, None) => bail!("name a session or a user"),
             };

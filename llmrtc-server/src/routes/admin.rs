@@ -121,9 +121,11 @@ async fn end_user(
     Path(user): Path<String>,
     Query(whose): Query<Whose>,
 ) -> Response {
-    let ended = security
+    let caller = whose.caller(&user);
+    let connected = security
         .registry
-        .end_all(&whose.caller(&user), CloseReason::SessionEnded);
+        .end_all(&caller, CloseReason::SessionEnded);
+    let ended = connected + security.keep.end_waiting(&caller).await;
     acted(&security, "end_user", &user, true).await;
     Json(json!({ "ended": ended })).into_response()
 }

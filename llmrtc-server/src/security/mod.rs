@@ -53,6 +53,8 @@ use crate::{
 
 /// How long the databases may take to answer at the start.
 const OPEN_WITHIN: Duration = Duration::from_secs(15);
+/// How long sessions that were ended may take to leave, and what they said to be written.
+const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Everything that decides about callers and remembers what they did. Shared by all sessions.
 pub struct Security {
@@ -350,7 +352,8 @@ impl Security {
     /// Ends what a caller has here and destroys what is stored of them (E3): sessions, credentials, records, keys.
     ///
     /// # Errors
-    /// When the vault does not answer. Sessions and credentials are gone by then.
+    /// When a session does not end or the vault does not answer. Credentials are gone by then; what is left is erased when it
+    /// is asked for again.
     pub(crate) async fn erase(
         &self,
         caller: &Principal,
@@ -358,9 +361,17 @@ impl Security {
         self.revoke(Revocation::of(caller, self.clock.wall()))
             .await?;
         self.registry.end_all(caller, CloseReason::SessionEnded);
+        // What a session writes at its end is there to be erased, too.
+        let left = tokio::time::timeout(LEAVE_WITHIN, self.registry.left(caller));
+        left.await.context("a session does not end")?;
+        self.keep.end_waiting(caller).await;
         let Some(vault) = &self.vault else {
             return Ok(None);
         };
+        if let Some(archive) = &self.archive {
+            let settled = tokio::time::timeout(LEAVE_WITHIN, archive.settled());
+            settled.await.context("the vault does not store")?;
+        }
         let receipt = vault.erase(&Subject::try_from(caller)?).await?;
         Ok(Some(receipt))
     }

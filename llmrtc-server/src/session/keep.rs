@@ -96,10 +96,17 @@ impl Keep {
             total: sessions.max_waiting,
             per_principal: sessions.max_waiting_per_principal,
         };
+        // The store has the sessions of connected clients as well.
+        let connected = config.limits.sessions.per_user as usize;
+        let stored = SessionLimits {
+            total: limits.total.saturating_add(config.server.max_connections),
+            per_principal: limits.per_principal.saturating_add(connected),
+            ..limits
+        };
         Self {
             handles: Arc::new(SessionHandles::new(config.resume(exposure))),
             histories: MemorySessions::new(limits, Arc::clone(&clock)),
-            store: vault.map(|vault| VaultSessions::new(Arc::clone(vault), limits)),
+            store: vault.map(|vault| VaultSessions::new(Arc::clone(vault), stored)),
             versions: Mutex::default(),
             clock,
         }
@@ -127,7 +134,7 @@ impl Keep {
     ) {
         let Snapshot { version, record } = match found {
             Ok(Some(snapshot)) => snapshot,
-            Ok(None) => return,
+            Ok(None) => return self.missed(handle).await,
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "stored sessions cannot be read");
@@ -158,6 +165,18 @@ impl Keep {
             self.forget(pushed_out).await;
         }
         self.remember(session_id, history).await;
+    }
+
+    /// The store does not have a session. If it had, its user was erased: nobody takes it up again from here either.
+    async fn missed(&self, handle: Option<HandleId>) {
+        let Some(handle) = handle else { return };
+        let Some(session_id) = self.handles.waiting(&handle) else {
+            return;
+        };
+        if self.versions().contains_key(&session_id) {
+            self.handles.forget(&handle);
+            self.forget(session_id).await;
+        }
     }
 
     /// Keeps what was said for a client that comes back to this process.
@@ -256,6 +275,15 @@ impl Keep {
         if let Some(version) = version {
             self.end_stored(session_id, Some(version)).await;
         }
+    }
+
+    /// Drops all sessions of a caller that wait for their client, and says how many there were.
+    pub(crate) async fn end_waiting(&self, caller: &Principal) -> usize {
+        let ended = self.handles.end_waiting(caller);
+        for session_id in &ended {
+            self.forget(*session_id).await;
+        }
+        ended.len()
     }
 
     /// Drops everything that is kept of a session, whoever goes on with it.

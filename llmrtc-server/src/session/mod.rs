@@ -386,7 +386,7 @@ impl Session {
             }
         };
         let turns = self.turns;
-        self.end().await;
+        self.end(reason).await;
         (turns, reason)
     }
 
@@ -717,7 +717,7 @@ impl Session {
     }
 
     /// Settles the conversation, then lets go of the session.
-    async fn end(mut self) {
+    async fn end(mut self, reason: CloseReason) {
         self.settle(false);
         self.peer = None;
         if let Some(archive) = &mut self.archive {
@@ -730,12 +730,13 @@ impl Session {
                 counts,
             });
         }
-        // A session that was ended, for a replayed token, leaves nothing behind.
-        let mut keep = self.established
-            && !matches!(
-                self.lease.is_revoked(),
-                Some(Revoked::Ended | Revoked::Superseded)
-            );
+        // One that was ended, by an operator or for a replayed token, is not taken up again, and one that goes on elsewhere
+        // not from here.
+        let over = matches!(
+            self.lease.is_revoked(),
+            Some(Revoked::Ended | Revoked::Superseded)
+        );
+        let mut keep = self.established && !over && reason != CloseReason::SessionEnded;
         if let (true, Some(history)) = (keep, self.history.take()) {
             if let Some(saver) = self.saver.take() {
                 saver.offer(history.clone());

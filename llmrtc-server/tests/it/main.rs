@@ -5,6 +5,7 @@
     reason = "these are tests; clippy only excuses the functions marked so"
 )]
 
+mod admin;
 mod attacks;
 mod command;
 mod credentials;

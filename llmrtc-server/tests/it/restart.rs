@@ -26,13 +26,18 @@ use crate::{
     vendor::Vendor,
 };
 
-/// Waits until what is in the vault of the session with this handle is `enough`.
-async fn stored(folder: &Path, handle: &str, enough: impl Fn(&Value) -> bool) {
+/// The vault of a server whose data folder this is.
+pub(crate) async fn vault(folder: &Path) -> Vault {
     let urls = VaultUrls::of(&VaultConfig::default(), folder).unwrap();
     let keyring = LocalKeyring::open(&folder.join("keyring.json")).unwrap();
     let clock = Arc::new(llmrtc_core::clock::SystemClock);
     let vault = Vault::open(&urls, None, Arc::new(keyring), clock);
-    let vault = Arc::new(vault.await.unwrap());
+    vault.await.unwrap()
+}
+
+/// Waits until what is in the vault of the session with this handle is `enough`.
+async fn stored(folder: &Path, handle: &str, enough: impl Fn(&Value) -> bool) {
+    let vault = Arc::new(vault(folder).await);
     let sessions = VaultSessions::<Value>::new(Arc::clone(&vault), SessionLimits::default());
     let handle = HandleId::of(handle);
     let found = async {

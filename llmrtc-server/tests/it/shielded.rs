@@ -15,8 +15,7 @@ use llmrtc_security::{
         verify::{Trust, Verifier},
     },
     auth::bind::Exposure,
-    crypto::keyring::LocalKeyring,
-    vault::{Subject, Vault, VaultUrls},
+    vault::Subject,
 };
 use llmrtc_server::{Server, config::Config, shutdown::Shutdown};
 use llmrtc_signal::protocol::ServerMessage;
@@ -64,16 +63,7 @@ async fn t13_a_card_reaches_neither_model_nor_screen_nor_storage() {
     site.shutdown.begin();
     site.ended().await;
 
-    let vault = llmrtc_security::vault::VaultConfig {
-        enabled: true,
-        ..Default::default()
-    };
-    let urls = VaultUrls::of(&vault, folder.path()).unwrap();
-    let keyring = LocalKeyring::open(&folder.path().join("keyring.json")).unwrap();
-    let clock = Arc::new(llmrtc_core::clock::SystemClock);
-    let vault = Vault::open(&urls, None, Arc::new(keyring), clock)
-        .await
-        .unwrap();
+    let vault = crate::restart::vault(folder.path()).await;
     let ann = llmrtc_security::auth::Principal::service("ann", None);
     let ann = Subject::try_from(&ann).unwrap();
     let sessions = vault.sessions(&ann, 10).await.unwrap();

@@ -554,6 +554,21 @@ proptest! {
     }
 }
 
+#[test]
+fn e3_the_waiting_sessions_of_one_caller_end_together() {
+    let bench = Bench::new(|_| {});
+    let (first, _, _) = bench.waiting("ann");
+    let (second, handle, _) = bench.waiting("ann");
+    let (_, other, _) = bench.waiting("bob");
+    let attached = bench.issue("ann");
+    assert_eq!(bench.handles.end_waiting(&user("ann")), [first, second]);
+    assert_eq!(bench.cause(&handle, None, "ann"), RefusalCause::Unknown);
+    assert_eq!(attached.lease.is_revoked(), None);
+    assert!(bench.resume(&other, None, "bob").is_ok());
+    assert_eq!(bench.handles.end_waiting(&user("ann")), []);
+    assert_eq!(bench.handles.end_waiting(&Principal::anonymous()), []);
+}
+
 /// B7 with the stock web client: the ticket that opened the session, spent.
 mod b7_spent_tickets {
     use super::*;

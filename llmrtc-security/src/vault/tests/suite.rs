@@ -637,6 +637,14 @@ async fn the_writer_acknowledges_what_is_durable(f: Fixture) {
     }
     assert!(ids.is_sorted());
     assert_eq!(impossible.await, Err(NotStored));
+    // Whoever must know that nothing is on its way any more can wait for it.
+    for n in 0..300 {
+        writer.offer(line("ada", 1, &n.to_string())).unwrap();
+    }
+    tokio::time::timeout(PATIENCE, writer.settled())
+        .await
+        .unwrap();
+    assert_eq!(rows_of(&f, "vault_records").await, 900);
     // What is queued when the end is announced is still stored.
     let last = writer.offer(line("eve", 1, "last")).unwrap();
     assert_eq!(tasks.shutdown(PATIENCE).await, 0);
@@ -647,7 +655,7 @@ async fn the_writer_acknowledges_what_is_durable(f: Fixture) {
     );
     let expected = WriterStats {
         queued: 0,
-        stored: 601,
+        stored: 901,
         refused: 1,
         lost: 1,
         failures: 0,
@@ -655,7 +663,7 @@ async fn the_writer_acknowledges_what_is_durable(f: Fixture) {
     assert_eq!(writer.stats(), expected);
     let restarted = f.another().await;
     assert_eq!(read(&restarted, "eve").await, ["last"]);
-    assert_eq!(rows_of(&f, "vault_records").await, 601);
+    assert_eq!(rows_of(&f, "vault_records").await, 901);
 }
 
 async fn a_later_version_is_not_touched(f: Fixture) {
