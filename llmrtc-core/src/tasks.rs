@@ -8,7 +8,7 @@ use std::{
     any::Any,
     future::Future,
     panic::AssertUnwindSafe,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -113,8 +113,8 @@ impl Tasks {
         Fut::Output: Send + 'static,
     {
         let token = self.cancel.child_token();
-        let work = work(token.clone());
-        self.start(name, token, async move { Ok(work.await) })
+        let work = work(token.clone()).map(Ok);
+        self.start(name, token, work)
     }
 
     /// Starts work that goes on until its token is cancelled. An earlier end is a failure.
@@ -148,10 +148,11 @@ impl Tasks {
         let group = self.name;
         let failure = Arc::clone(&self.failure);
         let aborted = abort.clone();
+        // Each of the futures around it would have room for it twice: as what it was given and as what it waits for.
+        let work = Box::pin(work);
         let supervised = async move {
             // The work is dropped inside the guard: its destructors may panic too.
             let result = AssertUnwindSafe(async move {
-                let work = pin!(work);
                 tokio::select! {
                     biased;
                     () = aborted.cancelled() => Err(TaskError::Aborted { name }),
