@@ -214,7 +214,7 @@ impl Connection {
                     .unwrap_or_default(),
             })
             .collect();
-        let stack = PeerConnectionBuilder::new()
+        let building = PeerConnectionBuilder::new()
             .with_configuration(
                 RTCConfigurationBuilder::default()
                     .with_ice_servers(servers)
@@ -227,9 +227,9 @@ impl Connection {
             .with_handler(Arc::new(handler))
             .with_runtime(driver.runtime())
             .with_udp_addrs(sockets)
-            .build()
-            .await
-            .map_err(setup)?;
+            .build();
+        // 20 kB that every future around this one, a session's above all, would have room for as long as it lives.
+        let stack = Box::pin(building).await.map_err(setup)?;
         Ok(Self {
             stack: Arc::new(stack),
             driver,
