@@ -34,6 +34,9 @@ use crate::{
 /// Everything the ears hear is at this rate.
 const RATE: SampleRate = SampleRate::HZ_16000;
 
+/// Room for audio is made in steps of this length. One is enough while nobody speaks.
+const ROOM: Duration = Duration::from_millis(500);
+
 /// Silence in which a short voice over the assistant's is taken for finished and given to the judge: most pauses within
 /// words are shorter.
 const WORD_ENDS: Duration = Duration::from_millis(96);
@@ -135,6 +138,7 @@ impl Ears {
         }
         self.source_until = later(self.source_until, captured);
         self.heard_until = later(self.heard_until, captured);
+        self.make_room(pcm.len());
         self.audio.extend_from_slice(pcm);
         self.hear(captured, floor, |detector, frame| detector.score(frame));
     }
@@ -197,6 +201,7 @@ impl Ears {
         }
         let missing = until.saturating_duration_since(heard).min(LONGEST_HOLD);
         let samples = RATE.samples_in(missing);
+        self.make_room(samples);
         self.audio.resize(self.audio.len() + samples, 0);
         self.heard_until = later(self.heard_until, until);
         // Invented silence needs no detector.
@@ -355,8 +360,8 @@ impl Ears {
         self.transcript = None;
         // What was handed over must not come again as the padding of the next utterance.
         self.drop_audio(self.utterance_end());
-        self.audio
-            .shrink_to(2 * self.audio.len() + self.padding_samples());
+        self.forget();
+        self.audio.shrink_to(RATE.samples_in(ROOM));
     }
 
     fn utterance(&self) -> Utterance {
@@ -375,11 +380,19 @@ impl Ears {
         }
     }
 
-    /// While quiet, keeps no more than padding needs; in large steps, since it moves the rest.
+    /// While quiet, keeps little more than padding needs; in steps, since it moves the rest.
     fn forget(&mut self) {
         let spare = self.scored.saturating_sub(self.padding_samples());
-        if self.gate.state() == GateState::Quiet && spare >= self.padding_samples() {
+        if self.gate.state() == GateState::Quiet && spare >= self.padding_samples() / 4 {
             self.drop_audio(spare);
+        }
+    }
+
+    /// Makes room for `samples` more. In steps of [`ROOM`]: doubling would reserve up to as much again as an utterance
+    /// needs, in every call at once.
+    fn make_room(&mut self, samples: usize) {
+        if self.audio.capacity() - self.audio.len() < samples {
+            self.audio.reserve_exact(samples.max(RATE.samples_in(ROOM)));
         }
     }
 
