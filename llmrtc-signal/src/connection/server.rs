@@ -49,8 +49,8 @@ pub fn configure<F>(upgrade: WebSocketUpgrade<F>) -> WebSocketUpgrade<F> {
     upgrade
         .max_message_size(MAX_WEBSOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_WEBSOCKET_MESSAGE_BYTES)
-        // Allocated for every connection at once; 128 KiB by default.
-        .read_buffer_size(16 * 1024)
+        // Allocated for every connection at once, 128 KiB by default. Once a call stands, its messages are short.
+        .read_buffer_size(4 * 1024)
         .write_buffer_size(16 * 1024)
         // The driver hands over one message at a time, and its own limit bounds what waits.
         .max_write_buffer_size(2 * MAX_WEBSOCKET_MESSAGE_BYTES)
