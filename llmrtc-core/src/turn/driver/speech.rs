@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -246,7 +246,7 @@ async fn stream(
         opened.map_err(|_| late(tts.name(), Phase::FirstEvent))??;
     let mut samples = Samples {
         rate: streaming.pcm_rate(),
-        carried: BytesMut::new(),
+        carried: None,
     };
     loop {
         let (limit, phase) = if out.delivered {
@@ -260,7 +260,7 @@ async fn stream(
         let Some(piece) = next_within(&mut bytes, limit, tts.name(), phase).await? else {
             break;
         };
-        let audio = samples.take(&piece);
+        let audio = samples.take(piece);
         watched.tts_chunk(shared, watch, &audio);
         out.send(audio).await;
     }
@@ -278,14 +278,20 @@ async fn stream(
 /// Re-aligns pieces that were cut inside a sample (TT4).
 struct Samples {
     rate: SampleRate,
-    carried: BytesMut,
+    carried: Option<u8>,
 }
 
 impl Samples {
-    fn take(&mut self, piece: &[u8]) -> PcmChunk {
-        self.carried.extend_from_slice(piece);
-        let whole = self.carried.split_to(self.carried.len() & !1);
-        PcmChunk::from_le_bytes(&whole, self.rate)
+    /// Takes the piece itself, so that its bytes are gone while its samples wait.
+    fn take(&mut self, piece: Bytes) -> PcmChunk {
+        let piece = match self.carried.take() {
+            Some(half) => [&[half], &piece[..]].concat().into(),
+            None => piece,
+        };
+        if piece.len() % 2 == 1 {
+            self.carried = piece.last().copied();
+        }
+        PcmChunk::from_le_bytes(&piece, self.rate)
     }
 }
 
