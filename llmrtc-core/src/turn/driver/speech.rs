@@ -27,8 +27,9 @@ use crate::{
 /// Segments on their way to the writer; more than may ever be in flight, so handing one over never waits.
 const SEGMENT_QUEUE: usize = 16;
 /// Pieces of audio of a segment that wait for their turn, commonly a tenth of a second each. Full: its synthesis waits.
-/// Enough to begin the next sentence without a gap; the output's own queue is what bridges a slow vendor.
-const PIECE_QUEUE: usize = 8;
+/// The next sentence begins without a gap as soon as one piece is there; the output's own queue is what bridges a slow
+/// vendor, and each piece more would cost 5 kB for every segment in the making.
+const PIECE_QUEUE: usize = 2;
 /// Attempts at a segment before its first audio, by the same method (TT1).
 const ATTEMPTS: u32 = 2;
 
