@@ -8,7 +8,10 @@ use llmrtc_security::auth::bind::Exposure;
 use tokio::net::TcpListener;
 
 use self::transport::Transport;
-use crate::{config::Config, listen::listen, server::Server, shutdown::Shutdown};
+use crate::{
+    config::Config, listen::listen, security::keys::certificates_changed, server::Server,
+    shutdown::Shutdown,
+};
 
 /// Runs the server until the shutdown is over. A shutdown that begins before the server is ready ends it there.
 ///
@@ -106,6 +109,8 @@ async fn start(
         .shutdown(shutdown)
         .build(main.address, main.exposure)
         .await?;
+    let audit = server.audit().clone();
+    transport.watch(move |change| certificates_changed(&audit, change));
     tracing::info!(address = %main.address, tls = transport.is_secure(), "listening");
     if playground {
         let scheme = if transport.is_secure() {

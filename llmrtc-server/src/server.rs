@@ -29,6 +29,7 @@ use llmrtc_providers::select::InProcess;
 use llmrtc_providers::select::Wanted;
 use llmrtc_providers::select::{self, SelectedNames};
 use llmrtc_security::{
+    audit::Audit,
     auth::{Access, bind::Exposure},
     tool::GuardedTools,
 };
@@ -336,7 +337,12 @@ impl Server {
         Ok(routes::admin::router(web, numbers, token.clone()))
     }
 
-    /// Reads all keys of vendors again now, as SIGHUP asks for.
+    /// Where what happens is written down.
+    pub(crate) fn audit(&self) -> &Audit {
+        &self.shared.security.audit
+    }
+
+    /// Reads all keys of vendors and of the vault again now, as SIGHUP asks for.
     pub async fn refresh_keys(&self) {
         self.shared.security.refresh_keys().await;
     }

@@ -200,21 +200,27 @@ pub enum Action {
         /// How many of each type.
         counts: Vec<(Arc<str>, u64)>,
     },
-    /// A key was replaced.
+    /// A key was made or replaced; another one is used from now on.
     KeyRotated {
-        /// What it is for.
+        /// What it is for: `"vendor"`, `"vault"`, `"tls"` or `"issuer"`.
         purpose: &'static str,
-        /// The name of the new one.
+        /// Its name: a variable, a setting, an id.
         key: Arc<str>,
+        /// Tells the new value from others, and nothing about it.
+        fingerprint: Option<Arc<str>>,
     },
-    /// A secret came in a new version.
-    SecretRotated {
-        /// Its name.
-        name: Arc<str>,
-        /// Whether the new one is in use.
-        accepted: bool,
+    /// The far side refused a key.
+    KeyRefused {
+        /// As in [`KeyRotated`](Self::KeyRotated).
+        purpose: &'static str,
+        /// As in [`KeyRotated`](Self::KeyRotated).
+        key: Arc<str>,
+        /// Of the refused value.
+        fingerprint: Arc<str>,
+        /// Of the value that is used instead, if there is one.
+        fallback: Option<Arc<str>>,
     },
-    /// Settings changed in the running server, or differ from the last start.
+    /// Settings, or the files that they name, changed in the running server.
     ConfigChanged {
         /// Their paths, without values.
         settings: Vec<Arc<str>>,
@@ -224,11 +230,11 @@ pub enum Action {
         /// How many records were deleted.
         records: u64,
     },
-    /// Stored data was handed out.
+    /// Stored data is handed out.
     DataExported {
         /// Whose or which.
         target: Arc<str>,
-        /// How many records.
+        /// How many records there were when it began.
         records: u64,
     },
     /// Stored data was destroyed.
@@ -244,8 +250,8 @@ pub enum Action {
         operation: &'static str,
         /// To whom or what.
         target: Option<Arc<str>>,
-        /// Whether it was done.
-        done: bool,
+        /// Whether it was done. Nothing when it begins: recorded before what must not happen unrecorded.
+        done: Option<bool>,
     },
     /// Something failed.
     Failed {
@@ -388,15 +394,12 @@ impl Action {
             }
             Self::Redacted { .. } => ("redacted", 2006, 1, 1, ok, Guard),
             Self::KeyRotated { .. } => ("key_rotated", 3004, 3, 2, ok, Admin),
-            Self::SecretRotated { accepted, .. } => {
-                let severity = if *accepted { 2 } else { 4 };
-                ("secret_rotated", 3004, 3, severity, Some(*accepted), Admin)
-            }
+            Self::KeyRefused { .. } => ("key_refused", 3004, OTHER, 4, bad, Admin),
             Self::ConfigChanged { .. } => ("config_changed", 3004, 3, 2, ok, Admin),
             Self::RetentionSwept { .. } => ("retention_swept", 6005, 7, 1, ok, Admin),
             Self::DataExported { .. } => ("data_exported", 6005, 1, 2, ok, Admin),
             Self::DataErased { .. } => ("data_erased", 6005, 7, 2, ok, Admin),
-            Self::AdminActed { done, .. } => ("admin_acted", 6003, OTHER, 2, Some(*done), Admin),
+            Self::AdminActed { done, .. } => ("admin_acted", 6003, OTHER, 2, *done, Admin),
             Self::Failed { .. } => ("failed", 6008, 1, 3, bad, System),
         };
         Description {

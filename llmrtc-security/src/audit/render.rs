@@ -203,6 +203,7 @@ fn outcome(line: &mut JsonLine, event: &AuditEvent, description: &Description) {
                     "Resume"
                 }
                 Action::AdminActed { operation, .. } => operation,
+                Action::KeyRefused { .. } => "Refuse",
                 _ => "Execute",
             },
         );
@@ -265,8 +266,9 @@ fn subject_matter(line: &mut JsonLine, action: &Action) {
             line.text("operation", operation);
             line.close();
         }
-        Action::KeyRotated { purpose, key } => object(line, "entity", purpose, Some(key)),
-        Action::SecretRotated { name, .. } => object(line, "entity", "secret", Some(name)),
+        Action::KeyRotated { purpose, key, .. } | Action::KeyRefused { purpose, key, .. } => {
+            object(line, "entity", purpose, Some(key));
+        }
         Action::ConfigChanged { .. } => object(line, "entity", "config", None),
         Action::InjectionJudged { source, .. } => {
             line.open("finding_info");
@@ -336,8 +338,19 @@ fn details(line: &mut JsonLine, action: &Action) {
             let counts = counts.iter().map(|(name, count)| (&**name, *count));
             line.counts("counts", "other_counts", counts);
         }
-        Action::SecretRotated { accepted, .. } => {
-            line.text("decision", if *accepted { "accepted" } else { "refused" });
+        Action::KeyRotated {
+            fingerprint: Some(fingerprint),
+            ..
+        } => line.text("fingerprint", fingerprint),
+        Action::KeyRefused {
+            fingerprint,
+            fallback,
+            ..
+        } => {
+            line.text("fingerprint", fingerprint);
+            if let Some(fallback) = fallback {
+                line.text("fallback", fallback);
+            }
         }
         Action::ConfigChanged { settings } => {
             line.list(

@@ -37,7 +37,7 @@ pub use self::{
         CertificateFiles, ClientAuth, MinVersion, PlaintextError, TlsConfig, check_plaintext,
     },
     identity::PeerIdentity,
-    reload::TlsReload,
+    reload::{TlsChange, TlsReload},
 };
 
 /// Decides whether an address may begin another handshake. Asked before a byte is read.
@@ -116,8 +116,10 @@ pub struct TlsAcceptor {
 /// What the files held when they were read last.
 struct Loaded {
     server: Arc<ServerConfig>,
-    /// SHA-256 of the files.
-    print: [u8; 32],
+    /// SHA-256 of the files, in the order of reading: each certificate and its key, then the client authorities.
+    prints: Vec<[u8; 32]>,
+    /// SHA-256 of the certificates themselves, in the order of the configuration.
+    leaves: Vec<Option<[u8; 32]>>,
 }
 
 impl fmt::Debug for TlsAcceptor {

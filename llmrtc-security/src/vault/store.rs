@@ -428,6 +428,35 @@ impl Vault {
         rows.iter().map(|row| opener.read(row)).collect()
     }
 
+    /// How many records [`export`](Self::export) would have now.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn count(
+        &self,
+        subject: &Subject,
+        session: Option<SessionId>,
+    ) -> Result<u64, VaultError> {
+        let [transcript, audio, tool_result] = self.visible_after(subject).await?;
+        let session = session.map(|session| session.to_string()).unwrap_or_default();
+        let select = statement!(
+            "SELECT COUNT(*) FROM vault_records
+             WHERE tenant = $1 AND subject = $2 AND ($3 = '' OR session = $3)
+                 AND ((class = 'transcript' AND at > $4) OR (class = 'audio' AND at > $5)
+                     OR (class = 'tool-result' AND at > $6))",
+            subject.tenant_column(),
+            subject.user(),
+            &*session,
+            transcript,
+            audio,
+            tool_result,
+        );
+        match self.records.row(select).await? {
+            Some(row) => Ok(count(row.int(0)?)),
+            None => Ok(0),
+        }
+    }
+
     /// All of a user's records, or those of one session, as JSON objects in the order they were stored.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use llmrtc_security::{
     limit::{config::LimitsConfig, gcra::Quota, rate::RateTable},
     net::{
         address::{Networks, proxy_protocol},
-        tls::{TlsAcceptor, TlsError, TlsReload, TlsStream, check_plaintext},
+        tls::{TlsAcceptor, TlsChange, TlsError, TlsReload, TlsStream, check_plaintext},
     },
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
@@ -42,8 +42,8 @@ pub(super) struct Transport {
 #[derive(Clone, Debug)]
 struct Tls {
     acceptor: TlsAcceptor,
-    /// Follows the certificates.
-    _watching: Arc<Tasks>,
+    /// Follow the certificates.
+    watching: Arc<Tasks>,
 }
 
 /// A connection that is open.
@@ -93,9 +93,21 @@ impl Transport {
         let acceptor = TlsAcceptor::new(tls.clone())
             .context("TLS cannot be set up")?
             .limit(Arc::new(limit));
-        let watching = Tasks::root("certificates");
-        acceptor.watch(&watching, |news| match news {
-            TlsReload::Reloaded => tracing::info!("the certificate was replaced"),
+        let tls = Some(Tls {
+            acceptor,
+            watching: Arc::new(Tasks::root("certificates")),
+        });
+        Ok(Self { proxies, tls })
+    }
+
+    /// Follows the certificates, changes since [`new`](Self::new) included, and tells `changed` of each.
+    pub(super) fn watch(&self, changed: impl Fn(&TlsChange) + Send + Sync + 'static) {
+        let Some(tls) = &self.tls else { return };
+        tls.acceptor.watch(&tls.watching, move |news| match news {
+            TlsReload::Reloaded(change) => {
+                tracing::info!("the certificate was replaced");
+                changed(&change);
+            }
             TlsReload::Kept(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(
@@ -105,11 +117,6 @@ impl Transport {
             }
             _ => {}
         });
-        let tls = Some(Tls {
-            acceptor,
-            _watching: Arc::new(watching),
-        });
-        Ok(Self { proxies, tls })
     }
 
     pub(super) fn is_secure(&self) -> bool {

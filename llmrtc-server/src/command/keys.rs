@@ -1,9 +1,13 @@
 //! `llmrtc keys`: the master keys under which conversations are stored.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use anyhow::{Context, bail};
 use llmrtc_security::{
+    audit::Action,
     crypto::{
         KeyId,
         keyring::{KeyInfo, KeyStatus, Keyring},
@@ -12,7 +16,11 @@ use llmrtc_security::{
 };
 use serde_json::Value;
 
-use super::vault::{DatabaseArgs, OptionalDatabaseArgs, block_on, print_rows};
+use super::{
+    journal::JournalArgs,
+    vault::{DatabaseArgs, OptionalDatabaseArgs, block_on, print_rows},
+};
+use crate::security::keys::rotated;
 
 /// User keys re-wrapped at a time.
 const REWRAP: u32 = 1_000;
@@ -65,6 +73,26 @@ struct KeyringArgs {
     /// Print JSON lines.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    journal: JournalArgs,
+}
+
+impl KeyringArgs {
+    /// Changes the file, recorded before and after.
+    fn change<T>(
+        &self,
+        operation: &'static str,
+        target: Option<&str>,
+        change: impl FnOnce(&Path) -> anyhow::Result<(T, Option<Action>)>,
+    ) -> anyhow::Result<T> {
+        let journal = self.journal.beside(&self.keyring);
+        block_on(journal.around(operation, target, async || change(&self.keyring)))
+    }
+}
+
+/// Data is wrapped by this key from now on.
+fn master_key(key: &KeyInfo) -> Action {
+    rotated("vault", key.id.as_str(), key.fingerprint)
 }
 
 /// Runs the command.
@@ -74,7 +102,11 @@ struct KeyringArgs {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Generate { keyring } => {
-            let created = Keyring::create(&keyring.keyring, SystemTime::now())?;
+            let created = keyring.change("keys_generate", None, |path| {
+                let created = Keyring::create(path, SystemTime::now())?;
+                let made = master_key(&created.active());
+                Ok((created, Some(made)))
+            })?;
             print(&keyring, created.list(), None)
         }
         Command::Rotate { keyring, database } => {
@@ -85,7 +117,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 .map(|database| block_on(database.open(&keyring.keyring)).map(drop));
             opened.transpose()?;
             let now = SystemTime::now();
-            Keyring::update(&keyring.keyring, |keys| keys.rotate(now))?;
+            keyring.change("keys_rotate", None, |path| {
+                let added = Keyring::update(path, |keys| keys.rotate(now))?;
+                Ok(((), Some(master_key(&added))))
+            })?;
             let rewrap = async |vault: &Vault| {
                 loop {
                     let report = vault.rewrap(REWRAP).await?;
@@ -119,7 +154,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 let of = usage.into_iter().find(|(key, _)| *key == id);
                 Ok(of.map_or(0, |(_, count)| count))
             })?;
-            Keyring::update(&keyring.keyring, |keys| keys.retire(&id, in_use))?;
+            keyring.change("keys_retire", Some(id.as_str()), |path| {
+                Keyring::update(path, |keys| keys.retire(&id, in_use))?;
+                Ok(((), None))
+            })?;
             show(&keyring, Some(&database), async |_: &Vault| Ok(()))
         }
     }

@@ -13,4 +13,5 @@ pub mod token;
 pub mod transcripts;
 
 mod http;
+mod journal;
 mod vault;

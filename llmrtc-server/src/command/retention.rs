@@ -1,6 +1,7 @@
 //! `llmrtc retention`: deletes what has expired, without waiting for the server to do it.
 
 use anyhow::bail;
+use llmrtc_security::audit::Action;
 
 use super::vault::{VaultArgs, block_on, print_rows};
 
@@ -30,13 +31,19 @@ enum Command {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let Command::Run { vault, json } = args.command;
     block_on(async {
+        let journal = vault.journal();
         let vault = vault.open().await?;
-        let report = vault.sweep().await;
+        let swept = journal.around("retention_run", None, async || {
+            let report = vault.sweep().await?;
+            if report.busy {
+                bail!("another process is sweeping; try again in five minutes");
+            }
+            let records = report.records + report.snapshots;
+            Ok((report, Some(Action::RetentionSwept { records })))
+        });
+        let report = swept.await;
         vault.close().await;
         let report = report?;
-        if report.busy {
-            bail!("another process is sweeping; try again in five minutes");
-        }
         let columns = ["records", "snapshots", "keys", "compacted"];
         print_rows(json, &columns, &[serde_json::to_value(report)?])
     })

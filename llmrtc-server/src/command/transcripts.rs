@@ -1,7 +1,7 @@
 //! `llmrtc transcripts`: what users said, for those who run the server.
 //!
 //! These commands open the database directly, so whoever can run them is an administrator already: they need the
-//! database and the master keys.
+//! database and the master keys. What they hand out or change is recorded; without a record they do nothing.
 
 use std::{
     io::{self, Write},
@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, bail};
 use futures_util::TryStreamExt;
 use llmrtc_core::id::SessionId;
-use llmrtc_security::vault::{Record, Subject, Vault};
+use llmrtc_security::{
+    audit::Action,
+    vault::{Record, Subject, Vault},
+};
 use serde_json::Value;
 
 use super::vault::{SubjectArgs, VaultArgs, block_on, print_rows};
@@ -84,6 +87,28 @@ struct Common {
     subject: SubjectArgs,
 }
 
+impl Common {
+    /// Records that what was said is handed out, before it is.
+    async fn handed_out(&self, vault: &Vault, session: Option<SessionId>) -> anyhow::Result<()> {
+        let records = vault.count(&self.subject.subject()?, session).await?;
+        let target = self.subject.target().into();
+        let exported = Action::DataExported { target, records };
+        let recorded = self.vault.journal().record([exported]).await;
+        recorded.context("nothing is handed out")
+    }
+
+    /// Does something to the user's data, recorded before and after.
+    async fn change<T>(
+        &self,
+        operation: &'static str,
+        work: impl AsyncFnOnce() -> anyhow::Result<(T, Option<Action>)>,
+    ) -> anyhow::Result<T> {
+        let target = self.subject.target();
+        let journal = self.vault.journal();
+        journal.around(operation, Some(&target), work).await
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct SessionArgs {
     /// One conversation, as named by `list`.
@@ -115,6 +140,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             session,
             json,
         } => with(&common, async |vault, subject| {
+            common.handed_out(vault, session.session).await?;
             let columns = ["at", "session", "class", "content"];
             let mut after = None;
             loop {
@@ -128,6 +154,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             }
         }),
         Command::Export { common, session } => with(&common, async |vault, subject| {
+            common.handed_out(vault, session.session).await?;
             let mut lines = pin!(vault.export(subject, session.session));
             let mut out = io::stdout().lock();
             while let Some(line) = lines.try_next().await? {
@@ -140,18 +167,32 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 bail!("erasing cannot be undone: say --yes");
             }
             with(&common, async |vault, subject| {
-                let receipt = vault.erase(subject).await?;
-                print_rows(true, &[], &[serde_json::to_value(receipt)?])
+                let erased = common.change("erase", async || {
+                    let receipt = vault.erase(subject).await?;
+                    let erased = Action::DataErased {
+                        target: common.subject.target().into(),
+                        records: receipt.records,
+                    };
+                    Ok((receipt, Some(erased)))
+                });
+                print_rows(true, &[], &[serde_json::to_value(erased.await?)?])
             })
         }
         Command::Hold { common, reason } => with(&common, async |vault, subject| {
-            Ok(vault.hold(subject, &reason).await?)
+            let held = common.change("hold", async || {
+                vault.hold(subject, &reason).await?;
+                Ok(((), None))
+            });
+            held.await
         }),
         Command::Release { common } => with(&common, async |vault, subject| {
-            if !vault.release(subject).await? {
-                bail!("there was no hold");
-            }
-            Ok(())
+            let released = common.change("release", async || {
+                if !vault.release(subject).await? {
+                    bail!("there was no hold");
+                }
+                Ok(((), None))
+            });
+            released.await
         }),
     }
 }

@@ -15,6 +15,9 @@ use llmrtc_security::{
 };
 use serde_json::Value;
 
+use super::journal::{Journal, JournalArgs};
+use crate::security::audit_target;
+
 /// Where the conversations are.
 #[derive(Debug, clap::Args)]
 pub(super) struct DatabaseArgs {
@@ -68,11 +71,17 @@ pub(super) struct VaultArgs {
     /// File with the master keys.
     #[arg(long, value_name = "FILE")]
     keyring: PathBuf,
+    #[command(flatten)]
+    journal: JournalArgs,
 }
 
 impl VaultArgs {
     pub(super) async fn open(&self) -> anyhow::Result<Vault> {
         self.database.open(&self.keyring).await
+    }
+
+    pub(super) fn journal(&self) -> Journal {
+        self.journal.beside(&self.keyring)
     }
 }
 
@@ -90,6 +99,11 @@ pub(super) struct SubjectArgs {
 impl SubjectArgs {
     pub(super) fn subject(&self) -> anyhow::Result<Subject> {
         Ok(Subject::new(self.tenant.as_deref(), &self.user)?)
+    }
+
+    /// What the user is called in the audit log.
+    pub(super) fn target(&self) -> String {
+        audit_target(self.tenant.as_deref(), &self.user)
     }
 }
 

@@ -21,7 +21,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Web, error, exposition, harden, readiness, refuse, with_fallbacks};
-use crate::{metrics::PrometheusMetrics, registry::SessionInfo, security::Security};
+use crate::{
+    metrics::PrometheusMetrics,
+    registry::SessionInfo,
+    security::{Security, audit_target},
+};
 
 /// The routes of the operator's listener.
 pub fn router(web: Web, metrics: Arc<PrometheusMetrics>, token: Secret) -> Router {
@@ -126,7 +130,8 @@ async fn end_user(
         .registry
         .end_all(&caller, CloseReason::SessionEnded);
     let ended = connected + security.keep.end_waiting(&caller).await;
-    acted(&security, "end_user", &user, true).await;
+    let target = audit_target(whose.tenant.as_deref(), &user);
+    acted(&security, "end_user", &target, true).await;
     Json(json!({ "ended": ended })).into_response()
 }
 
@@ -135,13 +140,31 @@ async fn erase(
     Path(user): Path<String>,
     Query(whose): Query<Whose>,
 ) -> Response {
+    // What is erased cannot be looked at afterwards, so nothing is without a record that it was asked for.
+    let target = audit_target(whose.tenant.as_deref(), &user);
+    let begins = Action::AdminActed {
+        operation: "erase",
+        target: Some(target.as_str().into()),
+        done: None,
+    };
+    if security
+        .audit
+        .record_durable(AuditEvent::new(begins))
+        .await
+        .is_err()
+    {
+        return error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nothing was erased: the audit log is unavailable",
+        );
+    }
     let erased = security.erase(&whose.caller(&user)).await;
-    acted(&security, "erase", &user, erased.is_ok()).await;
+    acted(&security, "erase", &target, erased.is_ok()).await;
     match erased {
         Ok(receipt) => {
             if let Some(receipt) = &receipt {
                 let event = Action::DataErased {
-                    target: user.as_str().into(),
+                    target: target.into(),
                     records: receipt.records,
                 };
                 security.note(AuditEvent::new(event));
@@ -185,7 +208,9 @@ async fn revoke(State(security): State<Arc<Security>>, Json(what): Json<Revoke>)
                 kind: what.kind,
                 user: None,
             };
-            (Revocation::of(&whose.caller(&user), security.wall()), user)
+            let target = audit_target(whose.tenant.as_deref(), &user);
+            let revocation = Revocation::of(&whose.caller(&user), security.wall());
+            (revocation, target)
         }
         _ => return error(StatusCode::BAD_REQUEST, "expected tokenId or user"),
     };
@@ -210,7 +235,7 @@ async fn acted(security: &Security, operation: &'static str, target: &str, done:
     let event = Action::AdminActed {
         operation,
         target: Some(target.into()),
-        done,
+        done: Some(done),
     };
     security.note(AuditEvent::new(event));
 }

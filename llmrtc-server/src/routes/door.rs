@@ -11,7 +11,7 @@ use axum::{
 };
 use llmrtc_security::{
     audit::{Action, AuditEvent},
-    auth::{Denied, Rejection, origin::Origin},
+    auth::{Denied, Principal, Rejection, origin::Origin},
     limit::{
         config::Scope,
         policy::{Refusal, Subject},
@@ -65,7 +65,7 @@ impl Door {
             Scope::Http
         };
         if let Err(refusal) = self.count(scope, &client).await {
-            return self.limited(refusal, scope, &client);
+            return limited(&self.security, refusal, scope, &client, None);
         }
         let peer = SocketAddr::new(client.address, peer.port());
         request.extensions_mut().insert(client.clone());
@@ -120,18 +120,6 @@ impl Door {
         standing.map(|_| ())
     }
 
-    fn limited(&self, refusal: Refusal, scope: Scope, client: &Client) -> Response {
-        let event = Action::RateLimited {
-            limit: scope.name(),
-            retry_after: refusal.retry_after().unwrap_or_default(),
-        };
-        self.security
-            .note(AuditEvent::new(event).from(client.address));
-        let mut response = refuse(&refusal.into());
-        refusal.apply(response.headers_mut());
-        response
-    }
-
     async fn denied(&self, denied: Denied, client: &Client) -> Response {
         let status = denied.rejection.status();
         tracing::info!(status, reason = denied.reason, "refused");
@@ -147,4 +135,26 @@ impl Door {
             None => refuse(&Rejection::Forbidden),
         }
     }
+}
+
+/// Somebody asks too often: recorded, and told when to try again.
+pub(super) fn limited(
+    security: &Security,
+    refusal: Refusal,
+    scope: Scope,
+    client: &Client,
+    caller: Option<&Principal>,
+) -> Response {
+    let event = Action::RateLimited {
+        limit: scope.name(),
+        retry_after: refusal.retry_after().unwrap_or_default(),
+    };
+    let event = AuditEvent::new(event).from(client.address);
+    security.note(match caller {
+        Some(caller) => event.by(caller),
+        None => event,
+    });
+    let mut response = refuse(&refusal.into());
+    refusal.apply(response.headers_mut());
+    response
 }

@@ -18,7 +18,7 @@ use llmrtc_security::{
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{error, refuse};
+use super::{door::limited, error, refuse};
 use crate::security::Security;
 
 /// Most bytes of a request: grants with long lists of tools.
@@ -49,9 +49,7 @@ pub(super) async fn mint(
         .class(caller.grants.rate_class.as_deref());
     let now = security.now();
     if let Err(refusal) = security.limits.check(Scope::Ticket, &subject, 1, now).await {
-        let mut response = refuse(&refusal.into());
-        refusal.apply(response.headers_mut());
-        return response;
+        return limited(&security, refusal, Scope::Ticket, &client, Some(&caller));
     }
     if body.len() > MAX_BYTES {
         return error(StatusCode::PAYLOAD_TOO_LARGE, "the request is too large");

@@ -4,8 +4,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use llmrtc_security::{
     audit::{Action, Audit, AuditEvent},
+    auth::jwt::jwks::Jwks,
+    crypto::keyring::KeyInfo,
+    net::tls::TlsChange,
     secrets::{
-        Environment, Fingerprinter, LiveSecrets, Managers, RotationChange, RotationEvent, Wanted,
+        Environment, Fingerprint, Fingerprinter, LiveSecrets, Managers, RotationChange,
+        RotationEvent, Wanted,
     },
 };
 
@@ -73,18 +77,24 @@ fn managers(config: &Config, environment: &Environment<'_>) -> anyhow::Result<Ma
 /// Fingerprints tell values apart and nothing else about them.
 fn tell(audit: &Audit, event: &RotationEvent) {
     let name = &event.name;
-    let accepted = match &event.change {
+    let refused = |refused: &Fingerprint, to: Option<&Fingerprint>| Action::KeyRefused {
+        purpose: "vendor",
+        key: Arc::clone(name),
+        fingerprint: refused.to_string().into(),
+        fallback: to.map(|to| to.to_string().into()),
+    };
+    let action = match &event.change {
         RotationChange::Rotated { from, to, .. } => {
             tracing::info!(%name, %from, %to, "a key was replaced");
-            true
+            rotated("vendor", &**name, Some(to))
         }
-        RotationChange::FellBack { refused, to } => {
-            tracing::error!(%name, %refused, %to, "a key was refused; the one before it is used");
-            false
+        RotationChange::FellBack { refused: print, to } => {
+            tracing::error!(%name, refused = %print, %to, "a key was refused; the one before it is used");
+            refused(print, Some(to))
         }
-        RotationChange::Refused { refused } => {
-            tracing::error!(%name, %refused, "a key was refused, and there is no other");
-            false
+        RotationChange::Refused { refused: print } => {
+            tracing::error!(%name, refused = %print, "a key was refused, and there is no other");
+            refused(print, None)
         }
         RotationChange::RefreshFailed { why } => {
             return tracing::error!(%name, ?why, "a key cannot be read again; the last one is used");
@@ -92,6 +102,48 @@ fn tell(audit: &Audit, event: &RotationEvent) {
         RotationChange::Recovered => return tracing::info!(%name, "a key can be read again"),
         _ => return,
     };
-    let name = Arc::clone(name);
-    audit.record(AuditEvent::new(Action::SecretRotated { name, accepted }));
+    audit.record(AuditEvent::new(action));
+}
+
+/// A key was made or replaced.
+pub(crate) fn rotated(
+    purpose: &'static str,
+    key: impl Into<Arc<str>>,
+    fingerprint: Option<impl ToString>,
+) -> Action {
+    Action::KeyRotated {
+        purpose,
+        key: key.into(),
+        fingerprint: fingerprint.map(|print| print.to_string().into()),
+    }
+}
+
+/// The server found that another master key wraps.
+pub(crate) fn master_key_replaced(audit: &Audit, key: &KeyInfo) {
+    tracing::info!(id = %key.id, "a new master key is used");
+    let action = rotated("vault", key.id.as_str(), key.fingerprint);
+    audit.record(AuditEvent::new(action));
+}
+
+/// An issuer of tokens publishes another key, of which only the name is told: the rest is public anyway.
+pub(crate) fn follow_issuer(audit: &Audit, keys: &Jwks) {
+    let (audit, url) = (audit.clone(), keys.url().to_owned());
+    keys.observe(move |id| {
+        tracing::info!(issuer = %url, key = id, "an issuer has a new key");
+        let action = rotated("issuer", format!("{url}#{id}"), None::<String>);
+        audit.record(AuditEvent::new(action));
+    });
+}
+
+/// Files of certificates have other content.
+pub(crate) fn certificates_changed(audit: &Audit, change: &TlsChange) {
+    for (setting, fingerprint) in &change.certificates {
+        let action = rotated("tls", setting.as_str(), Some(fingerprint));
+        audit.record(AuditEvent::new(action));
+    }
+    let settings: Vec<Arc<str>> = change.settings.iter().map(|name| (**name).into()).collect();
+    // Without any, the files are as before and only had a fault in between.
+    if !settings.is_empty() {
+        audit.record(AuditEvent::new(Action::ConfigChanged { settings }));
+    }
 }

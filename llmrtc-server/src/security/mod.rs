@@ -2,7 +2,7 @@
 //! is written down about it.
 
 pub mod data;
-mod keys;
+pub(crate) mod keys;
 mod numbers;
 pub(crate) mod vendors;
 
@@ -23,6 +23,7 @@ use llmrtc_security::{
         revocation::{Revocation, Revocations, SharedRevocations},
         ticket::{MemoryTickets, RedisTickets, TicketStore, Tickets},
     },
+    crypto::keyring::LocalKeyring,
     guard::{
         Guard,
         output::{OutputRules, SecretFinder},
@@ -90,6 +91,8 @@ pub struct Security {
     pub(crate) audit: Audit,
     /// The vendors' keys, which may change while the server runs.
     pub(crate) keys: Arc<LiveSecrets>,
+    /// The keys of the vault, if there is one.
+    master_keys: Option<Arc<LocalKeyring>>,
     /// Stored conversations, if there are any.
     pub(crate) vault: Option<Arc<Vault>>,
     pub(crate) archive: Option<VaultWriter>,
@@ -146,11 +149,6 @@ impl Security {
             None => Leases::new(&config.limits),
         };
         let limits = Arc::new(limits);
-        let vault = open_vault(config, &clock).await?;
-        let keep = Keep::new(config, exposure, vault.as_ref(), Arc::clone(&clock));
-        let keep = Arc::new(keep);
-        let (authenticator, tickets) =
-            authenticator(config, redis, &clock, &keep, &revocations, &tasks)?;
         let redactor =
             Arc::new(Redactor::new(&config.redact).context("redaction is misconfigured")?);
         let sinks = Arc::new(config.redact.sinks.clone());
@@ -162,6 +160,11 @@ impl Security {
         let audit = Audit::start(&config.audit()?, options, Arc::clone(&clock), &tasks)
             .await
             .context("the audit log cannot be written")?;
+        let (vault, master_keys) = open_vault(config, &clock, &audit).await?.unzip();
+        let keep = Keep::new(config, exposure, vault.as_ref(), Arc::clone(&clock));
+        let keep = Arc::new(keep);
+        let (authenticator, tickets) =
+            authenticator(config, redis, &clock, &keep, &revocations, &audit, &tasks)?;
         let started = Action::ServerStarted {
             address: address.to_string().into(),
             exposure: match exposure {
@@ -220,6 +223,7 @@ impl Security {
             registry: Arc::default(),
             audit,
             keys,
+            master_keys,
             vault,
             archive,
             keep,
@@ -378,6 +382,10 @@ impl Security {
 
     /// Reads all keys again now.
     pub(crate) async fn refresh_keys(&self) {
+        if let Some(Err(error)) = self.master_keys.as_ref().map(|keys| keys.refresh()) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the master keys cannot be read again");
+        }
         match self.keys.refresh().await {
             Ok(changed) => tracing::info!(changed, "keys read again"),
             Err(problems) => {
@@ -410,6 +418,14 @@ impl Security {
     }
 }
 
+/// What a user is called in the audit log when something is done to them.
+pub(crate) fn audit_target(tenant: Option<&str>, user: &str) -> String {
+    match tenant {
+        Some(tenant) => format!("{tenant}/{user}"),
+        None => user.to_owned(),
+    }
+}
+
 /// Finds credentials among the words of an answer.
 struct Secrets(SecretDetector);
 
@@ -429,6 +445,7 @@ fn authenticator(
     clock: &Arc<dyn Clock>,
     keep: &Arc<Keep>,
     revocations: &Arc<Revocations>,
+    audit: &Audit,
     tasks: &Tasks,
 ) -> anyhow::Result<AuthParts> {
     if !config.requires_auth() {
@@ -457,6 +474,7 @@ fn authenticator(
         anyhow::anyhow!("authentication is misconfigured: {}", lines.join("; "))
     })?;
     for keys in jwks {
+        keys::follow_issuer(audit, &keys);
         // Ahead of the first caller. One that does not answer now is asked again by the first token.
         tasks
             .spawn("jwks", |_| async move { keys.warm_up().await })
@@ -467,26 +485,34 @@ fn authenticator(
     Ok((Arc::new(chain), tickets))
 }
 
-async fn open_vault(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<Option<Arc<Vault>>> {
+async fn open_vault(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    audit: &Audit,
+) -> anyhow::Result<Option<(Arc<Vault>, Arc<LocalKeyring>)>> {
     let vault = &config.vault;
     if !vault.enabled {
         return Ok(None);
     }
     let folder = config.data_folder()?;
     let urls = VaultUrls::of(vault, folder)?;
+    let audit = audit.clone();
     let keyring = vault
         .open_keyring(folder, clock.wall())
-        .context("the keyring cannot be used")?;
+        .context("the keyring cannot be used")?
+        .observed(move |key| keys::master_key_replaced(&audit, key));
+    let keyring = Arc::new(keyring);
     let open = Vault::open(
         &urls,
         Some(vault.retention.clone()),
-        Arc::new(keyring),
+        Arc::clone(&keyring) as _,
         Arc::clone(clock),
     );
     match tokio::time::timeout(OPEN_WITHIN, open).await {
-        Ok(opened) => Ok(Some(Arc::new(
-            opened.context("the vault cannot be opened")?,
-        ))),
+        Ok(opened) => {
+            let vault = opened.context("the vault cannot be opened")?;
+            Ok(Some((Arc::new(vault), keyring)))
+        }
         Err(_) => bail!("the vault did not open within {} s", OPEN_WITHIN.as_secs()),
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn voice() -> EchoTts {
 pub(crate) struct Site {
     pub(crate) address: SocketAddr,
     pub(crate) shutdown: Shutdown,
+    pub(crate) server: Server,
     phone: Phone,
     running: JoinSet<()>,
 }
@@ -120,6 +121,7 @@ impl Site {
         let server = builder.build(address, exposure).await.unwrap();
         let mut running = JoinSet::new();
         let (closing, draining) = (shutdown.clone(), shutdown.clone());
+        let site_server = server.clone();
         let service = server
             .router()
             .into_make_service_with_connect_info::<SocketAddr>();
@@ -135,6 +137,7 @@ impl Site {
         Self {
             address,
             shutdown,
+            server: site_server,
             phone: Phone::new().unwrap(),
             running,
         }

@@ -7,6 +7,7 @@
 
 mod admin;
 mod attacks;
+mod audited;
 mod command;
 mod credentials;
 mod crowd;

@@ -271,7 +271,7 @@ async fn what_protects_the_server_shows_in_its_numbers() {
 }
 
 /// Mails whatever it is given.
-struct Mail;
+pub(crate) struct Mail;
 
 #[async_trait]
 impl ToolRunner for Mail {

@@ -14,7 +14,7 @@ use llmrtc_security::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::{harness::PATIENCE, process::llmrtc};
+use crate::{audited::records, harness::PATIENCE, process::llmrtc};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,7 +32,7 @@ impl Clock for Ago {
 }
 
 /// Runs a command on the vault of `folder`. Words are separated by spaces.
-async fn run(folder: &Path, command: &str) -> (bool, String, String) {
+pub(crate) async fn run(folder: &Path, command: &str) -> (bool, String, String) {
     let words: Vec<_> = command.split(' ').collect();
     let run = timeout(PATIENCE, llmrtc(folder, &words).output());
     let output = run.await.expect("ends by itself").unwrap();
@@ -160,6 +160,118 @@ async fn an_operator_rotates_reads_erases_and_sweeps() {
             .len(),
         1
     );
+
+    // What was done and what was handed out, by whom, in this order; looking at lists is no deed.
+    let journal = records(&folder.join("commands.jsonl"), &folder.join("audit.key"));
+    let text = |record: &Value, at: &str| match record.pointer(at) {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::new(),
+    };
+    let mut done = Vec::new();
+    for record in &journal {
+        let code = text(record, "/metadata/event_code");
+        let begins = text(record, "/status_id") == "0";
+        if code.starts_with("log_") || begins {
+            continue;
+        }
+        assert!(
+            text(record, "/actor/user/uid").starts_with("uid:"),
+            "{record}"
+        );
+        let about = ["/entity/type", "/unmapped/target", "/unmapped/records"];
+        let about = about.map(|at| text(record, at));
+        let failed = if text(record, "/status_id") == "2" {
+            "not "
+        } else {
+            ""
+        };
+        let what = [
+            failed,
+            &code,
+            " ",
+            &text(record, "/api/operation"),
+            " ",
+            &about.join(" "),
+        ];
+        done.push(
+            what.concat()
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "),
+        );
+    }
+    let retired = format!("admin_acted keys_retire {first}");
+    let expected = [
+        "key_rotated vault",
+        "admin_acted keys_generate",
+        "not admin_acted keys_generate",
+        &format!("not {retired}"),
+        "key_rotated vault",
+        "admin_acted keys_rotate",
+        &format!("not {retired}"),
+        "key_rotated vault",
+        "admin_acted keys_rotate",
+        &retired,
+        "data_exported ada 1",
+        "data_exported eve 1",
+        "data_exported old 0",
+        "retention_swept 1",
+        "admin_acted retention_run",
+        "admin_acted hold ada",
+        "not admin_acted erase ada",
+        "admin_acted release ada",
+        "data_erased ada 1",
+        "admin_acted erase ada",
+        "data_exported ada 0",
+        "data_exported eve 1",
+    ];
+    assert_eq!(done, expected);
+    for key in stored["keys"].as_array().unwrap() {
+        let key = key["key"].as_str().unwrap_or("said this");
+        assert!(
+            !journal
+                .iter()
+                .any(|record| record.to_string().contains(key))
+        );
+    }
+}
+
+#[tokio::test]
+async fn g1_without_a_record_commands_neither_hand_out_nor_change_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    assert!(run(folder, "keys generate --keyring keys.json").await.0);
+    say(folder, DAY * 31, &["old"]).await;
+    say(folder, Duration::ZERO, &["ada"]).await;
+    let keyring = || std::fs::read(folder.join("keys.json")).unwrap();
+    let before = keyring();
+    // A folder is no file that could be written.
+    std::fs::create_dir(folder.join("folder")).unwrap();
+    let vault = "--database sqlite://vault.db --keyring keys.json";
+    for (command, why) in [
+        ("transcripts export", "nothing is handed out"),
+        ("transcripts show", "nothing is handed out"),
+        ("transcripts erase --yes", "nothing was done"),
+        ("transcripts hold --reason x", "nothing was done"),
+        ("retention run", "nothing was done"),
+        ("keys rotate", "nothing was done"),
+    ] {
+        let user = if command.starts_with("transcripts") {
+            " --user ada"
+        } else {
+            ""
+        };
+        let command = format!("{command} {vault}{user} --audit folder");
+        let (success, stdout, stderr) = run(folder, &command).await;
+        assert!(!success && stderr.contains(why), "{command}: {stderr}");
+        assert!(stdout.is_empty(), "{command}: {stdout}");
+    }
+    assert_eq!(keyring(), before);
+    let rest = lines(folder, &format!("transcripts export {vault} --user ada")).await;
+    assert_eq!(rest.len(), 1);
+    let swept = lines(folder, &format!("retention run {vault} --json")).await;
+    assert_eq!(swept[0]["records"], 1, "it was still there");
 }
 
 #[tokio::test]

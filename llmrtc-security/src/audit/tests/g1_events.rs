@@ -67,12 +67,20 @@ fn everything() -> Vec<Action> {
             counts: vec![("card".into(), 2), ("email".into(), 1)],
         },
         Action::KeyRotated {
-            purpose: "master_key",
+            purpose: "vault",
             key: "k2".into(),
+            fingerprint: Some("5bdcc146".into()),
         },
-        Action::SecretRotated {
-            name: "openai_api_key".into(),
-            accepted: false,
+        Action::KeyRotated {
+            purpose: "issuer",
+            key: "https://issuer.example/keys#2026".into(),
+            fingerprint: None,
+        },
+        Action::KeyRefused {
+            purpose: "vendor",
+            key: "OPENAI_API_KEY".into(),
+            fingerprint: "5bdcc146".into(),
+            fallback: Some("0a1b2c3d".into()),
         },
         Action::ConfigChanged {
             settings: vec!["auth.mode".into(), "limits.sessions".into()],
@@ -89,7 +97,12 @@ fn everything() -> Vec<Action> {
         Action::AdminActed {
             operation: "sessions.end",
             target: Some("all".into()),
-            done: true,
+            done: Some(true),
+        },
+        Action::AdminActed {
+            operation: "erase",
+            target: Some("ada".into()),
+            done: None,
         },
         Action::Failed {
             code: "INTERNAL_ERROR",

@@ -1,6 +1,7 @@
 //! A keyring as the holder of the master key.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -9,7 +10,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use llmrtc_core::redact::Secret;
 
-use super::{Keyring, KeyringError, file::Stamp};
+use super::{KeyInfo, Keyring, KeyringError, file::Stamp};
 use crate::crypto::{KeyId, KeyMaterial, KeyWrapper, WrapError, WrappedKey};
 
 /// Wraps with the keys of a [`Keyring`], and follows its file.
@@ -17,10 +18,22 @@ use crate::crypto::{KeyId, KeyMaterial, KeyWrapper, WrapError, WrappedKey};
 /// Before it wraps it looks whether the file has changed (one `stat`), so that a rotation counts from the next write
 /// on; it looks again when it meets a key it does not know. A file that cannot be read keeps the keys in memory
 /// working and is reported in the log.
-#[derive(Debug)]
 pub struct LocalKeyring {
     keys: ArcSwap<Keyring>,
     source: Option<Source>,
+    observer: Option<Observer>,
+}
+
+/// Is told of the key that wraps from now on.
+type Observer = Box<dyn Fn(&KeyInfo) + Send + Sync>;
+
+impl fmt::Debug for LocalKeyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalKeyring")
+            .field("keys", &self.keys)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -36,7 +49,15 @@ impl LocalKeyring {
         Self {
             keys: ArcSwap::from_pointee(keyring),
             source: None,
+            observer: None,
         }
+    }
+
+    /// Tells `observer`, which must not block, when another key wraps from now on.
+    #[must_use]
+    pub fn observed(mut self, observer: impl Fn(&KeyInfo) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
     }
 
     /// Wraps with the keys of a file.
@@ -51,6 +72,7 @@ impl LocalKeyring {
                 path: path.to_owned(),
                 stamp: Mutex::new(stamp),
             }),
+            observer: None,
         })
     }
 
@@ -64,7 +86,13 @@ impl LocalKeyring {
 
     /// Wraps with other keys from now on: a secret source has delivered a new value.
     pub fn replace(&self, keyring: Keyring) {
-        self.keys.store(Arc::new(keyring));
+        let active = keyring.active();
+        let before = self.keys.swap(Arc::new(keyring));
+        if let Some(observer) = &self.observer
+            && before.active_entry().id != active.id
+        {
+            observer(&active);
+        }
     }
 
     /// The keys in use.
@@ -87,7 +115,7 @@ impl LocalKeyring {
         }
         let (keyring, stamp) = Keyring::load_stamped(&source.path)?;
         *known = stamp;
-        self.keys.store(Arc::new(keyring));
+        self.replace(keyring);
         Ok(true)
     }
 

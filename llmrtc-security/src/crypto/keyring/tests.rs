@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -80,7 +81,11 @@ async fn e4_new_writes_use_the_new_key_at_once_and_old_ones_open() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("keyring.json");
     let first = Keyring::create(&path, NOW).unwrap().active().id;
-    let ring = LocalKeyring::open(&path).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let ring = LocalKeyring::open(&path)
+        .unwrap()
+        .observed(move |key| told.lock().unwrap().push(key.id.clone()));
     let (old, new) = (KeyMaterial::generate(), KeyMaterial::generate());
     let wrapped_old = ring.wrap(&old, b"c").await.unwrap();
     assert_eq!(wrapped_old.key_id, first);
@@ -105,6 +110,7 @@ async fn e4_new_writes_use_the_new_key_at_once_and_old_ones_open() {
     fs::write(&path, "{").unwrap();
     assert!(ring.refresh().is_err());
     assert_eq!(ring.wrap(&new, b"c").await.unwrap().key_id, third.id);
+    assert_eq!(*seen.lock().unwrap(), [second.id, third.id]);
 }
 
 #[tokio::test]

@@ -24,16 +24,18 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Reads all files.
 pub(super) fn load(config: &TlsConfig) -> Result<Loaded, TlsLoadError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut print = ::aws_lc_rs::digest::Context::new(&::aws_lc_rs::digest::SHA256);
+    let mut prints = Vec::new();
     let mut read = |path: &Path| {
         let bytes = read(path)?;
-        print.update(&(bytes.len() as u64).to_be_bytes());
-        print.update(&bytes);
+        prints.push(sha256(&bytes));
         Ok(bytes)
     };
     let mut names = Names::default();
+    let mut leaves = Vec::new();
     for files in &config.certificates {
-        names.add(Arc::new(pair(files, &mut read, &provider)?));
+        let pair = pair(files, &mut read, &provider)?;
+        leaves.push(pair.end_entity_cert().map(|leaf| sha256(leaf)).ok());
+        names.add(Arc::new(pair));
     }
     let verifier = client_verifier(config, &mut read, &provider)?;
     let versions: &[_] = match config.min_version {
@@ -53,12 +55,15 @@ pub(super) fn load(config: &TlsConfig) -> Result<Loaded, TlsLoadError> {
     server.max_early_data_size = 0;
     Ok(Loaded {
         server: Arc::new(server),
-        print: print
-            .finish()
-            .as_ref()
-            .try_into()
-            .expect("SHA-256 yields 32 bytes"),
+        prints,
+        leaves,
     })
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, bytes);
+    let digest = digest.as_ref().try_into();
+    digest.expect("SHA-256 yields 32 bytes")
 }
 
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsLoadError> {

@@ -13,7 +13,7 @@ use notify::{
 };
 use tokio::{sync::mpsc, time::sleep};
 
-use super::{TlsAcceptor, TlsLoadError, load};
+use super::{Loaded, TlsAcceptor, TlsConfig, TlsLoadError, load};
 
 /// Certificate and key are written one after the other; half a pair is not worth an alarm.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -25,11 +25,51 @@ const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 #[non_exhaustive]
 pub enum TlsReload {
     /// New handshakes use the new files.
-    Reloaded,
+    Reloaded(TlsChange),
     /// A file cannot be used. The old ones stay in use: alert, before they expire.
     Kept(TlsLoadError),
     /// Changes cannot be watched; they are noticed within a minute.
     Unwatched(notify::Error),
+}
+
+/// What is different in files that were read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsChange {
+    /// The settings that name the files with other content, such as `tls.certificates.0.cert_file`. None when the files
+    /// are as before and only had a fault in between.
+    pub settings: Vec<String>,
+    /// The certificates that were replaced, such as `tls.certificates.0`, with the SHA-256 of the new one in hexadecimal.
+    pub certificates: Vec<(String, String)>,
+}
+
+impl TlsChange {
+    /// `config` is that of both.
+    fn between(before: &Loaded, after: &Loaded, config: &TlsConfig) -> Self {
+        let pair = |index| format!("tls.certificates.{index}");
+        let pairs = 0..config.certificates.len();
+        let files = pairs
+            .flat_map(|index| {
+                ["cert_file", "key_file"].map(|file| format!("{}.{file}", pair(index)))
+            })
+            .chain(["tls.client_ca_file".to_owned()]);
+        let prints = before.prints.iter().zip(&after.prints);
+        let leaves = before.leaves.iter().zip(&after.leaves).enumerate();
+        Self {
+            settings: files
+                .zip(prints)
+                .filter_map(|(setting, (before, after))| (before != after).then_some(setting))
+                .collect(),
+            certificates: leaves
+                .filter(|(_, (before, after))| before != after)
+                .filter_map(|(index, (_, after))| Some((pair(index), hex(after.as_ref()?))))
+                .collect(),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl TlsAcceptor {
@@ -76,9 +116,10 @@ impl TlsAcceptor {
             match loaded {
                 Ok(Ok(loaded)) => {
                     // After a failure even the old content is news: all is well again.
-                    if std::mem::take(&mut kept) || loaded.print != self.current.load().print {
+                    let change = TlsChange::between(&self.current.load(), &loaded, &self.config);
+                    if std::mem::take(&mut kept) || !change.settings.is_empty() {
                         self.current.store(Arc::new(loaded));
-                        report(TlsReload::Reloaded);
+                        report(TlsReload::Reloaded(change));
                     }
                 }
                 Ok(Err(error)) => {

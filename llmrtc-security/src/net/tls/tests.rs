@@ -460,7 +460,21 @@ async fn c1_a_renewed_certificate_is_used_and_calls_go_on() {
     assert_eq!(server.leaf(&authority, "localhost").await, first);
 
     fs::write(&files.key_file, &renewed.1).unwrap();
-    assert!(matches!(news(&mut reloads).await, TlsReload::Reloaded));
+    let TlsReload::Reloaded(change) = news(&mut reloads).await else {
+        panic!("not reloaded")
+    };
+    let files = ["cert_file", "key_file"].map(|file| format!("tls.certificates.0.{file}"));
+    assert_eq!(change.settings, files);
+    let print = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &der(&renewed.0));
+    let print: String = print
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        change.certificates,
+        [("tls.certificates.0".to_owned(), print)]
+    );
     assert_eq!(server.leaf(&authority, "localhost").await, der(&renewed.0));
     echo(&mut call).await;
     let shown = call.get_ref().1.peer_certificates().unwrap()[0].clone();
@@ -499,7 +513,7 @@ async fn c1_a_turned_symbolic_link_is_noticed() {
     symlink("..two", &next).unwrap();
     fs::rename(next, folder.path().join("..data")).unwrap();
     let news = news(&mut reloads).await;
-    assert!(matches!(news, TlsReload::Reloaded), "{news:?}");
+    assert!(matches!(news, TlsReload::Reloaded(_)), "{news:?}");
     assert_eq!(server.leaf(&authority, "localhost").await, der(&pairs[1].0));
 }
 

@@ -466,6 +466,9 @@ async fn e5_export_is_one_object_per_record(f: Fixture) {
         .await
         .unwrap();
     assert_eq!(one.len(), 1);
+    assert_eq!(f.vault.count(&ada, None).await.unwrap(), 3);
+    assert_eq!(f.vault.count(&ada, Some(session(8))).await.unwrap(), 1);
+    assert_eq!(f.vault.count(&subject("eve"), None).await.unwrap(), 0);
 }
 
 fn sessions(f: &Fixture, limits: SessionLimits) -> VaultSessions<String> {

@@ -74,11 +74,31 @@ impl Cache {
         cool
     }
 
-    pub(super) fn store(&mut self, keys: Vec<PublicKey>, fresh: Duration, now: Instant) {
+    /// Returns the ids of the keys that were not there before. The first keys replace none.
+    pub(super) fn store(
+        &mut self,
+        keys: Vec<PublicKey>,
+        fresh: Duration,
+        now: Instant,
+    ) -> Vec<Arc<str>> {
+        let before = self.known.take();
+        let ids = |keys: &[PublicKey]| -> Vec<Arc<str>> {
+            keys.iter()
+                .filter_map(PublicKey::key_id)
+                .map(Arc::from)
+                .collect()
+        };
+        let added = before.map_or_else(Vec::new, |before| {
+            let known = ids(&before.keys);
+            let mut added = ids(&keys);
+            added.retain(|id| !known.contains(id));
+            added
+        });
         self.known = Some(Known {
             keys: keys.into(),
             fresh_until: now + fresh.clamp(MIN_FRESH, MAX_FRESH),
         });
+        added
     }
 }
 

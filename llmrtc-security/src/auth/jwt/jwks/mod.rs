@@ -18,7 +18,7 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -124,7 +124,11 @@ struct Inner {
     source: JwksSource,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    observer: OnceLock<Observer>,
 }
+
+/// Is told the id of a key.
+type Observer = Box<dyn Fn(&str) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -157,9 +161,21 @@ impl Jwks {
                 source,
                 clock,
                 state: Mutex::default(),
+                observer: OnceLock::new(),
             }),
             tasks: Tasks::root("jwks"),
         })
+    }
+
+    /// Where the keys or the document that leads to them are.
+    pub fn url(&self) -> &str {
+        self.shared.source.url.as_str()
+    }
+
+    /// Tells `observer`, which must not block, the id of each key that the issuer adds to those it had. The first
+    /// observer stays.
+    pub fn observe(&self, observer: impl Fn(&str) + Send + Sync + 'static) {
+        let _ = self.shared.observer.set(Box::new(observer));
     }
 
     /// Fetches ahead of the first caller. Says whether there are keys now.
@@ -212,7 +228,11 @@ impl Jwks {
             match fetched {
                 Ok((keys, fresh)) => {
                     tracing::debug!(issuer = %inner.source.url, keys = keys.len(), "keys fetched");
-                    state.cache.store(keys, fresh, inner.clock.now());
+                    let added = state.cache.store(keys, fresh, inner.clock.now());
+                    drop(state);
+                    if let Some(observer) = inner.observer.get() {
+                        added.iter().for_each(|id| observer(id));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(issuer = %inner.source.url, error, "keys cannot be fetched");

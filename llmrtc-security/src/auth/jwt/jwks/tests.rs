@@ -39,6 +39,8 @@ struct Bench {
     origin: String,
     clock: ManualClock,
     verifier: Verifier,
+    /// Keys that were added.
+    added: Arc<Mutex<Vec<String>>>,
 }
 
 impl Bench {
@@ -71,6 +73,9 @@ impl Bench {
         let clock = ManualClock::new();
         let source = JwksSource::discover(&origin).unwrap();
         let jwks = Jwks::new(source, Arc::new(clock.clone())).unwrap();
+        let added = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&added);
+        jwks.observe(move |id| log.lock().unwrap().push(id.to_owned()));
         let policy = IssuerPolicy::new(&*origin, ["llmrtc".to_owned()]);
         let algorithms = [PublicAlgorithm::EdDsa, PublicAlgorithm::Es256];
         let verifier = Verifier::published(policy, &algorithms, Arc::new(jwks)).unwrap();
@@ -79,6 +84,7 @@ impl Bench {
             origin,
             clock,
             verifier,
+            added,
         }
     }
 
@@ -182,12 +188,14 @@ async fn b3_rotation_with_overlap_loses_no_request() {
     let crowd = (0..40).map(|index| bench.verify(if index % 2 == 0 { &before } else { &after }));
     assert_eq!(join_all(crowd).await, vec![Ok(()); 40]);
     assert_eq!(bench.asked(), 2);
+    assert_eq!(*bench.added.lock().unwrap(), ["2"]);
     // The old key goes, and with it what it signed, once the cache is renewed.
     bench.publish(&[jwk("2", &new)]);
     bench.clock.advance(Duration::from_secs(600));
     let late = bench.token("1", &old);
     assert_eq!(bench.verify(&late).await, Err(JwtError::UnknownKey));
     assert_eq!(bench.verify(&bench.token("2", &new)).await, Ok(()));
+    assert_eq!(*bench.added.lock().unwrap(), ["2"], "less is nothing new");
 }
 
 #[tokio::test]
