@@ -129,8 +129,5 @@ fn server_binary(sh: &Shell, built: Option<PathBuf>) -> anyhow::Result<PathBuf> 
         return Ok(built);
     }
     cmd!(sh, "cargo build --package llmrtc-server --bin llmrtc").run()?;
-    Ok(util::metadata(sh)?
-        .target_directory
-        .join("debug")
-        .join("llmrtc"))
+    util::debug_server(sh)
 }

@@ -134,10 +134,7 @@ pub(crate) fn run(sh: &Shell, options: &Options) -> anyhow::Result<()> {
 /// Builds all tests, and returns the server that they start.
 fn built(sh: &Shell) -> anyhow::Result<PathBuf> {
     cmd!(sh, "cargo test --workspace --no-run").run()?;
-    Ok(util::metadata(sh)?
-        .target_directory
-        .join("debug")
-        .join("llmrtc"))
+    util::debug_server(sh)
 }
 
 /// The tests that cargo builds, except those in documentation.

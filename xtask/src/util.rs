@@ -68,6 +68,11 @@ pub(crate) fn release_example(sh: &Shell, name: &str) -> anyhow::Result<PathBuf>
         .join(name))
 }
 
+/// The built server, in debug mode.
+pub(crate) fn debug_server(sh: &Shell) -> anyhow::Result<PathBuf> {
+    Ok(metadata(sh)?.target_directory.join("debug").join("llmrtc"))
+}
+
 /// Puts `text` between the comments `<!-- name -->` and `<!-- /name -->` of a document, in place of what stands there.
 pub(crate) fn bless(document: &str, name: &str, text: &str) -> anyhow::Result<()> {
     let path = root().join(document);
