@@ -25,8 +25,6 @@ use llmrtc_media::pipeline::Models;
 use llmrtc_media::{codec::decode::FileDecoder, peer::PeerFactory, pipeline::MediaThreads};
 #[cfg(not(feature = "local"))]
 use llmrtc_providers::select::InProcess;
-#[cfg(feature = "local")]
-use llmrtc_providers::select::Wanted;
 use llmrtc_providers::select::{self, SelectedNames};
 use llmrtc_security::{
     audit::Audit,
@@ -160,9 +158,10 @@ impl ServerBuilder {
         #[cfg(feature = "local")]
         let local = {
             let keys = Arc::clone(&security.keys);
+            let wanted = local::wanted(&config, &|name| keys.get(name).map(Into::into));
             let wanted = match &providers {
-                Some(_) => Wanted::default(),
-                None => local::wanted(&config, &|name| keys.get(name).map(Into::into)),
+                Some(_) => wanted.without_providers(),
+                None => wanted,
             };
             Local::of(&config, wanted).await
         };

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
 use llmrtc_core::provider::{LlmProvider, SttProvider, TtsProvider};
 
@@ -46,9 +46,24 @@ pub struct Wanted {
     pub tts: bool,
     /// The variables name a language model, so that nothing else needs to be looked for.
     pub named_llm: bool,
+    /// A model server of this machine may stand in for the language model (`EMBEDDED_NEIGHBOURS`, on by default).
+    pub neighbours: bool,
+    /// Threads for all models together (`EMBEDDED_THREADS`). Absent: one less than there are cores.
+    pub threads: Option<NonZeroUsize>,
 }
 
 impl Wanted {
+    /// The same where providers come from elsewhere: what is left is for other models.
+    #[must_use]
+    pub fn without_providers(self) -> Self {
+        Self {
+            llm: false,
+            stt: false,
+            tts: false,
+            ..self
+        }
+    }
+
     /// Whether any is.
     pub fn any(self) -> bool {
         self.llm || self.stt || self.tts

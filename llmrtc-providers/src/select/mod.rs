@@ -12,6 +12,8 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::num::NonZeroUsize;
+
 use llmrtc_core::{credential::SharedCredential, provider::Providers};
 
 pub use self::in_process::{InProcess, Wanted};
@@ -155,6 +157,8 @@ pub fn wanted(
         stt: wants(&STT),
         tts: wants(&TTS),
         named_llm: !matches!(decide(&lookup, &rules, &LLM), Some(Decision::Fallback)),
+        neighbours: rules.neighbours,
+        threads: rules.threads,
     }
 }
 
@@ -169,6 +173,9 @@ struct Rules {
     lenient: bool,
     /// Models in this process, or else echo, may stand in where nothing is configured.
     fallback: bool,
+    /// Whoever loads the models asks these of [`wanted`]; they stand here so that a mistake in them is told.
+    neighbours: bool,
+    threads: Option<NonZeroUsize>,
 }
 
 impl Rules {
@@ -182,6 +189,10 @@ impl Rules {
             strict: lookup.switch("LOCAL_ONLY_STRICT", false),
             lenient: lookup.switch("LLMRTC_LENIENT", false),
             fallback: lookup.switch("EMBEDDED_FALLBACK", true),
+            neighbours: lookup.switch("EMBEDDED_NEIGHBOURS", true),
+            threads: lookup.parsed("EMBEDDED_THREADS", "a whole number, 1 or more", |text| {
+                text.parse().ok()
+            }),
         }
     }
 }

@@ -162,6 +162,13 @@ fn what_is_wrong_is_said_with_the_variable_and_a_way_out() {
             &["LOCAL_ONLY=maybe: use true or false"],
         ),
         (
+            &[("EMBEDDED_NEIGHBOURS", "maybe"), ("EMBEDDED_THREADS", "0")],
+            &[
+                "EMBEDDED_NEIGHBOURS=maybe: use true or false",
+                "EMBEDDED_THREADS=0: expected a whole number, 1 or more",
+            ],
+        ),
+        (
             &[("LOCAL_ONLY", "true")],
             &[
                 "the speech to text in this process was asked for, but",
@@ -259,6 +266,8 @@ fn models_in_this_process_answer_where_nothing_else_is_configured() {
         stt: true,
         tts: true,
         named_llm: false,
+        neighbours: true,
+        threads: None,
     };
     let (wanted, chosen) = select(&[]);
     assert_eq!(wanted, all);
@@ -289,6 +298,15 @@ fn models_in_this_process_answer_where_nothing_else_is_configured() {
         chosen.unwrap_err().problems,
         ["the text to speech in this process was asked for, but no voice was found"]
     );
+
+    let alone = [("EMBEDDED_NEIGHBOURS", "Off"), ("EMBEDDED_THREADS", " 3 ")];
+    let (wanted, chosen) = select(&alone);
+    assert_eq!(
+        (wanted.neighbours, wanted.threads),
+        (false, NonZeroUsize::new(3))
+    );
+    assert_eq!(wanted.without_providers().threads, wanted.threads);
+    assert!(chosen.is_ok());
 
     let (wanted, chosen) = select(&[("EMBEDDED_FALLBACK", "no")]);
     assert!(!wanted.any());

@@ -2,7 +2,7 @@
 
 pub mod judges;
 
-use std::{env, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{env, path::PathBuf, sync::Arc};
 
 use llmrtc_core::{
     credential::SharedCredential,
@@ -53,10 +53,8 @@ fn wanted_before_keys(config: &Config) -> Wanted {
 /// # Cancel safety
 /// Cancel safe.
 pub async fn prefer_neighbour(config: &mut Config) {
-    let allowed = config.providers.lookup("EMBEDDED_NEIGHBOURS");
-    let allowed = !allowed.is_some_and(|text| matches!(&*text, "false" | "0" | "no" | "off"));
     let wanted = wanted_before_keys(config);
-    if !allowed || !wanted.llm || wanted.named_llm {
+    if !wanted.neighbours || !wanted.llm || wanted.named_llm {
         return;
     }
     if let Some(neighbour) = neighbours(NeighbourPorts::default()).await.first() {
@@ -175,9 +173,7 @@ impl Local {
             local.nothing("there is no folder for models: set LLMRTC_MODEL_DIR");
             return local;
         };
-        let threads = config.providers.lookup("EMBEDDED_THREADS");
-        let threads = threads.and_then(|threads| threads.parse::<NonZeroUsize>().ok());
-        let pool = match InferencePool::new(threads) {
+        let pool = match InferencePool::new(wanted.threads) {
             Ok(pool) => pool,
             Err(error) => {
                 local.nothing(&format!("threads for models cannot be started: {error}"));
