@@ -122,10 +122,7 @@ fn packages(config: &Config, wanted: Wanted) -> Vec<&'static Package> {
 
 /// Whether this machine has a voice already.
 fn has_voice(config: &Config) -> bool {
-    let (Some(store), Ok(pool)) = (store(config), InferencePool::new(None)) else {
-        return false;
-    };
-    voice::best(&store, config.turn.language.as_deref(), &pool).is_ok()
+    store(config).is_some_and(|store| voice::is_there(&store, config.turn.language.as_deref()))
 }
 
 /// Where the models are.

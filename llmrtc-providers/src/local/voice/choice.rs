@@ -1,6 +1,6 @@
 //! Which voice to use on this machine.
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use llmrtc_core::provider::{ErrorKind, ProviderError, TtsConfig, TtsProvider};
 
@@ -79,23 +79,36 @@ pub fn for_caller(
     }
 }
 
+/// Whether [`best`] finds a voice. Loads the library as that does, and starts nothing.
+///
+/// Blocks as [`best`] does.
+pub fn is_there(store: &Store, language: Option<&str>) -> bool {
+    let flite = language.is_none_or(is_english) && Flite::is_there();
+    flite
+        || espeak_files(store)
+            .is_ok_and(|(library, data)| Espeak::speaks(&library, data.as_deref(), language))
+}
+
 fn espeak(store: &Store, pool: &InferencePool) -> Result<Espeak, VoiceError> {
+    let (library, data) = espeak_files(store)?;
+    Espeak::load(&library, data.as_deref(), pool.clone())
+}
+
+/// The library, and its data if that is not where the library looks by itself.
+fn espeak_files(store: &Store) -> Result<(PathBuf, Option<PathBuf>), VoiceError> {
     let fetched = Package::named(PACKAGE).filter(|package| store.status(package).is_usable());
-    match fetched {
-        Some(package) => {
-            // The library trusts its data: a damaged file of the right size ends the process.
-            store
-                .verify(package, &mut |_| ControlFlow::Continue(()))
-                .map_err(|source| VoiceError::Damaged { source })?;
-            let dir = store.path(package);
-            Espeak::load(
-                &dir.join("libespeak-ng.so.1"),
-                Some(&dir.join("espeak-ng-data")),
-                pool.clone(),
-            )
-        }
-        None => Espeak::load(Path::new(SYSTEM_ESPEAK), None, pool.clone()),
-    }
+    let Some(package) = fetched else {
+        return Ok((SYSTEM_ESPEAK.into(), None));
+    };
+    // The library trusts its data: a damaged file of the right size ends the process.
+    store
+        .verify(package, &mut |_| ControlFlow::Continue(()))
+        .map_err(|source| VoiceError::Damaged { source })?;
+    let dir = store.path(package);
+    Ok((
+        dir.join("libespeak-ng.so.1"),
+        Some(dir.join("espeak-ng-data")),
+    ))
 }
 
 /// Of two reasons the one to tell: that something is broken rather than that it is not there.
@@ -115,7 +128,7 @@ fn worse(flite: VoiceError, espeak: VoiceError) -> ProviderError {
     }
 }
 
-/// Whether a language tag is one of English.
+/// Whether a language tag (BCP 47) is one of English.
 pub(super) fn is_english(tag: &str) -> bool {
     tag.split(['-', '_'])
         .next()

@@ -94,24 +94,19 @@ impl Espeak {
         data: Option<&Path>,
         pool: InferencePool,
     ) -> Result<Self, VoiceError> {
-        let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = match &*engine {
-            Some(shared) if shared.library == library && shared.wanted_data.as_deref() == data => {
-                shared.clone()
-            }
-            Some(shared) => {
-                return Err(VoiceError::InUse {
-                    path: shared.library.clone(),
-                });
-            }
-            None => engine.insert(load(library, data)?).clone(),
-        };
+        let shared = shared(library, data)?;
         Ok(Self {
             speaker: Speaker::new(NAME, shared.rate, shared.engine, shared.turn, pool),
             voices: shared.voices,
             data: shared.data,
             defaults: TtsConfig::default(),
         })
+    }
+
+    /// Whether it is there and speaks this language (`None`: English). Loads it.
+    pub(super) fn speaks(library: &Path, data: Option<&Path>, language: Option<&str>) -> bool {
+        let language = language.unwrap_or(DEFAULT_LANGUAGE);
+        shared(library, data).is_ok_and(|it| find_language(&it.voices, language).is_some())
     }
 
     /// The same with `voice`, `language` and `speed` of `defaults` for calls that do not say them. A voice yields to a
@@ -184,6 +179,19 @@ impl Espeak {
             identifier,
             words_per_minute: speed.clamp(SPEEDS.0, SPEEDS.1) as i32,
         })
+    }
+}
+
+fn shared(library: &Path, data: Option<&Path>) -> Result<Shared, VoiceError> {
+    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*engine {
+        Some(shared) if shared.library == library && shared.wanted_data.as_deref() == data => {
+            Ok(shared.clone())
+        }
+        Some(shared) => Err(VoiceError::InUse {
+            path: shared.library.clone(),
+        }),
+        None => Ok(engine.insert(load(library, data)?).clone()),
     }
 }
 

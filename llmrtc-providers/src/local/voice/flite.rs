@@ -68,16 +68,17 @@ impl Flite {
     /// # Errors
     /// [`VoiceError::Library`] when it is not installed, [`VoiceError::Symbol`] when it is not Flite 2.
     pub fn load(dirs: &[PathBuf], pool: InferencePool) -> Result<Self, VoiceError> {
-        let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = match &*engine {
-            Some(shared) => shared.clone(),
-            None => engine.insert(load(dirs)?).clone(),
-        };
+        let shared = shared(dirs)?;
         Ok(Self {
             speaker: Speaker::new(NAME, RATE, shared.engine, shared.turn, pool),
             voices: shared.voices,
             defaults: TtsConfig::default(),
         })
+    }
+
+    /// Whether the system has it. Loads it.
+    pub(super) fn is_there() -> bool {
+        shared(&[]).is_ok()
     }
 
     /// The same with `voice` and `speed` of `defaults` for calls that do not say them.
@@ -121,6 +122,14 @@ impl Flite {
             stretch: 1.0 / self.speaker.speed(config.speed.or(self.defaults.speed))?,
         })
     }
+}
+
+fn shared(dirs: &[PathBuf]) -> Result<Shared, VoiceError> {
+    let mut engine = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(match &*engine {
+        Some(shared) => shared.clone(),
+        None => engine.insert(load(dirs)?).clone(),
+    })
 }
 
 fn load(dirs: &[PathBuf]) -> Result<Shared, VoiceError> {

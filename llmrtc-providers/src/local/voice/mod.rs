@@ -22,7 +22,7 @@ mod tape;
 mod tests;
 
 pub use self::{
-    choice::{best, for_caller},
+    choice::{best, for_caller, is_there},
     error::VoiceError,
     espeak::Espeak,
     flite::Flite,

@@ -389,6 +389,8 @@ async fn caller_and_server_have_voices_of_their_own() {
     assert!(!is_same(&one, &other));
     let german = best(&store, Some("de"), &pool).unwrap();
     assert_eq!(german.name(), "espeak-ng");
+    assert!(is_there(&store, None) && is_there(&store, Some("de")));
+    assert!(!is_there(&store, Some("tlh")));
     let error = best(&store, Some("tlh"), &pool).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
 }
