@@ -6,6 +6,7 @@ use std::{
     fmt,
     io::{self, BufRead, IsTerminal, Write},
     ops::ControlFlow,
+    path::PathBuf,
 };
 
 use anyhow::Context;
@@ -19,11 +20,15 @@ use crate::config::load::Environment;
 /// How often a question is repeated to somebody who answers neither yes nor no.
 const ATTEMPTS: usize = 3;
 
-/// Where the models of this user are: `LLMRTC_MODEL_DIR`, otherwise the data folder of the XDG specification.
+/// Where the models are: the folder that somebody named, otherwise that of this user, which is `LLMRTC_MODEL_DIR` or in the
+/// data folder of the XDG specification.
 ///
 /// # Errors
-/// When the environment has neither `LLMRTC_MODEL_DIR` nor a home.
-pub fn store(environment: &impl Environment) -> anyhow::Result<Store> {
+/// When nobody named one and the environment has neither `LLMRTC_MODEL_DIR` nor a home.
+pub fn store(named: Option<PathBuf>, environment: &impl Environment) -> anyhow::Result<Store> {
+    if let Some(dir) = named {
+        return Ok(Store::new(dir));
+    }
     let variables = environment.variables();
     Store::of_user(|name| {
         let found = variables.iter().find(|(known, _)| known == name);
@@ -272,7 +277,7 @@ fn platform() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, path::PathBuf};
+    use std::collections::BTreeMap;
 
     use llmrtc_providers::local::models::{PACKAGES, Pip};
 
@@ -293,12 +298,15 @@ mod tests {
 
     #[test]
     fn the_folder_comes_from_the_environment() {
-        let folder = |pairs: &[(&'static str, &'static str)]| {
-            store(&Variables(pairs.iter().copied().collect())).map(|store| store.dir().to_owned())
+        let folder = |named: Option<&str>, pairs: &[(&'static str, &'static str)]| {
+            let environment = Variables(pairs.iter().copied().collect());
+            store(named.map(PathBuf::from), &environment).map(|store| store.dir().to_owned())
         };
-        let named = folder(&[("LLMRTC_MODEL_DIR", "/m"), ("HOME", "/h")]);
-        assert_eq!(named.unwrap(), PathBuf::from("/m"));
-        let words = folder(&[]).unwrap_err().to_string();
+        let variables = [("LLMRTC_MODEL_DIR", "/m"), ("HOME", "/h")];
+        for (named, expected) in [(None, "/m"), (Some("/n"), "/n")] {
+            assert_eq!(folder(named, &variables).unwrap(), PathBuf::from(expected));
+        }
+        let words = folder(None, &[]).unwrap_err().to_string();
         assert!(words.contains("LLMRTC_MODEL_DIR"), "{words}");
     }
 

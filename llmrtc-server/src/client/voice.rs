@@ -15,9 +15,11 @@ pub fn caller_voice() -> anyhow::Result<Arc<dyn TtsProvider>> {
     use anyhow::Context;
     use llmrtc_providers::local::{models::Store, pool::InferencePool, voice};
 
-    let store = Store::of_user(|name| std::env::var_os(name))
+    use crate::{config::load::ProcessEnvironment, models};
+
+    let store = models::store(None, &ProcessEnvironment)
         // Voices that the system has need no folder.
-        .unwrap_or_else(|| Store::new("/nonexistent"));
+        .unwrap_or_else(|_| Store::new("/nonexistent"));
     let pool = InferencePool::new(None).context("cannot start a thread for the voice")?;
     Ok(voice::for_caller(&store, &pool)?)
 }

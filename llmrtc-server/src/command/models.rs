@@ -100,10 +100,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 impl StoreArgs {
     fn open(&self) -> anyhow::Result<Store> {
-        match &self.dir {
-            Some(dir) => Ok(Store::new(dir)),
-            None => models::store(&ProcessEnvironment),
-        }
+        models::store(self.dir.clone(), &ProcessEnvironment)
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub mod judges;
 
-use std::{env, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use llmrtc_core::{
     credential::SharedCredential,
@@ -32,8 +32,8 @@ use llmrtc_providers::{
 
 use self::judges::{Floor, Turn, detectors};
 use crate::{
-    config::Config,
-    models::{Consent, ensure},
+    config::{Config, load::ProcessEnvironment},
+    models::{self, Consent, ensure},
 };
 
 /// What a server with this configuration and these keys wants of the models in its process.
@@ -83,7 +83,7 @@ pub fn fetch_missing(config: &Config, consent: Consent) {
     if !wanted.any() {
         return;
     }
-    let Some(store) = store(config) else {
+    let Ok(store) = store(config) else {
         return;
     };
     let packages = packages(config, wanted);
@@ -122,15 +122,13 @@ fn packages(config: &Config, wanted: Wanted) -> Vec<&'static Package> {
 
 /// Whether this machine has a voice already.
 fn has_voice(config: &Config) -> bool {
-    store(config).is_some_and(|store| voice::is_there(&store, config.turn.language.as_deref()))
+    store(config).is_ok_and(|store| voice::is_there(&store, config.turn.language.as_deref()))
 }
 
 /// Where the models are.
-fn store(config: &Config) -> Option<Store> {
-    match config.providers.lookup("LLMRTC_MODEL_DIR") {
-        Some(dir) => Some(Store::new(dir)),
-        None => Store::of_user(|name| env::var_os(name)),
-    }
+fn store(config: &Config) -> anyhow::Result<Store> {
+    let configured = config.providers.lookup("LLMRTC_MODEL_DIR");
+    models::store(configured.map(PathBuf::from), &ProcessEnvironment)
 }
 
 /// What was loaded.
@@ -166,9 +164,12 @@ impl Local {
     /// Blocks for up to a second.
     fn load(config: &Config, wanted: Wanted) -> Self {
         let mut local = Self::none();
-        let Some(store) = store(config) else {
-            local.nothing("there is no folder for models: set LLMRTC_MODEL_DIR");
-            return local;
+        let store = match store(config) {
+            Ok(store) => store,
+            Err(error) => {
+                local.nothing(&reason(error));
+                return local;
+            }
         };
         let pool = match InferencePool::new(wanted.threads) {
             Ok(pool) => pool,
@@ -240,8 +241,7 @@ pub(crate) fn suit(turn: &mut TurnConfig) {
 /// The configured language, unless it is English.
 fn foreign(config: &Config) -> Option<&str> {
     let language = config.turn.language.as_deref()?;
-    let base = language.split(['-', '_']).next().unwrap_or_default();
-    (!base.eq_ignore_ascii_case("en")).then_some(language)
+    (!voice::is_english(language)).then_some(language)
 }
 
 struct Loader {

@@ -129,7 +129,7 @@ fn worse(flite: VoiceError, espeak: VoiceError) -> ProviderError {
 }
 
 /// Whether a language tag (BCP 47) is one of English.
-pub(super) fn is_english(tag: &str) -> bool {
+pub fn is_english(tag: &str) -> bool {
     tag.split(['-', '_'])
         .next()
         .is_some_and(|base| base.eq_ignore_ascii_case("en"))

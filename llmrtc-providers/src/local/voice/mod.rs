@@ -22,7 +22,7 @@ mod tape;
 mod tests;
 
 pub use self::{
-    choice::{best, for_caller, is_there},
+    choice::{best, for_caller, is_english, is_there},
     error::VoiceError,
     espeak::Espeak,
     flite::Flite,
