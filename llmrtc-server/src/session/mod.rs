@@ -737,14 +737,16 @@ impl Session {
             Some(Revoked::Ended | Revoked::Superseded)
         );
         let mut keep = self.established && !over && reason != CloseReason::SessionEnded;
-        if let (true, Some(history)) = (keep, self.history.take()) {
-            if let Some(saver) = self.saver.take() {
+        let history = self.history.take().filter(|_| keep);
+        if let Some(saver) = self.saver.take() {
+            if let Some(history) = &history {
                 saver.offer(history.clone());
-                keep = saver.finish().await.is_ok();
             }
-            if keep {
-                self.shared.keep.remember(self.session_id, history).await;
-            }
+            // Even if nothing is kept: what is on its way must not arrive after it was erased.
+            keep &= saver.finish().await.is_ok();
+        }
+        if let Some(history) = history.filter(|_| keep) {
+            self.shared.keep.remember(self.session_id, history).await;
         }
         // After the history is stored: a successor waits for this.
         let (handles, now) = (&self.shared.keep.handles, self.shared.clock.now());

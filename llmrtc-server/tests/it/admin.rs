@@ -14,7 +14,7 @@ use crate::{
     guarded::{ANN, BOB, Socket},
     harness::PATIENCE,
     process::{Process, llmrtc},
-    restart::vault,
+    restart::{has_an_answer, stored, vault},
 };
 
 /// A server process with keys for Ann and Bob, a vault, and a listener for operators.
@@ -90,9 +90,11 @@ impl Operated {
         let opened = Socket::open_at(&self.server.address, "/", &headers).await;
         let mut socket = opened.unwrap();
         let ready = socket.until("ready").await;
+        let handle = ready["id"].as_str().unwrap().to_owned();
         socket.speak().await;
         socket.until("tts-complete").await;
-        (socket, ready["id"].as_str().unwrap().to_owned())
+        stored(&self.data(), &handle, has_an_answer).await;
+        (socket, handle)
     }
 }
 

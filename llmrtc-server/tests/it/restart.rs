@@ -36,7 +36,7 @@ pub(crate) async fn vault(folder: &Path) -> Vault {
 }
 
 /// Waits until what is in the vault of the session with this handle is `enough`.
-async fn stored(folder: &Path, handle: &str, enough: impl Fn(&Value) -> bool) {
+pub(crate) async fn stored(folder: &Path, handle: &str, enough: impl Fn(&Value) -> bool) {
     let vault = Arc::new(vault(folder).await);
     let sessions = VaultSessions::<Value>::new(Arc::clone(&vault), SessionLimits::default());
     let handle = HandleId::of(handle);
@@ -56,7 +56,7 @@ async fn stored(folder: &Path, handle: &str, enough: impl Fn(&Value) -> bool) {
     vault.close().await;
 }
 
-fn has_an_answer(record: &Value) -> bool {
+pub(crate) fn has_an_answer(record: &Value) -> bool {
     let history = record["history"].as_array().unwrap();
     history.iter().any(|message| message["role"] == "assistant")
 }
