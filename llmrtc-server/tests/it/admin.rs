@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    guarded::{ANN, BOB, Socket},
+    guarded::{ANN, BOB, Socket, keys},
     harness::PATIENCE,
     process::{Process, llmrtc},
     restart::{has_an_answer, stored, vault},
@@ -27,18 +27,14 @@ struct Operated {
 impl Operated {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let keys = keys();
         let config = format!(
             r#"
             server.data_dir = "data"
             audit.sinks = []
             vault.enabled = true
             admin.bind = "127.0.0.1:0"
-            [[auth.api_keys]]
-            subject = "ann"
-            key = "{ANN}"
-            [[auth.api_keys]]
-            subject = "bob"
-            key = "{BOB}"
+            {keys}
             "#
         );
         std::fs::write(folder.path().join("llmrtc.toml"), config).unwrap();

@@ -21,9 +21,15 @@ pub(crate) const PAGE: &str = "https://app.example";
 
 /// Authentication by the keys of Ann and Bob and by tickets, from one page and from programs.
 pub(crate) fn guarded(more: &str) -> Config {
-    let mut config = config(&format!(
+    let mut config = config(&format!("{more}\n{}", keys()));
+    config.server.allowed_origins = vec![PAGE.into()];
+    unrecorded(config)
+}
+
+/// The keys of Ann and Bob, for the end of a configuration file.
+pub(crate) fn keys() -> String {
+    format!(
         r#"
-        {more}
         [[auth.api_keys]]
         subject = "ann"
         key = "{ANN}"
@@ -31,9 +37,7 @@ pub(crate) fn guarded(more: &str) -> Config {
         subject = "bob"
         key = "{BOB}"
         "#
-    ));
-    config.server.allowed_origins = vec![PAGE.into()];
-    unrecorded(config)
+    )
 }
 
 /// Without an audit log, which would need a folder.

@@ -5,7 +5,7 @@ use llmrtc_security::testing::RedisServer;
 use tokio::time::timeout;
 
 use crate::{
-    guarded::{ANN, BOB, PAGE, Socket, ticket_at},
+    guarded::{ANN, BOB, PAGE, Socket, keys, ticket_at},
     harness::PATIENCE,
     process::Process,
 };
@@ -21,6 +21,7 @@ impl Nodes {
     async fn start(more: &str) -> Self {
         let redis = RedisServer::start().await;
         let folder = tempfile::tempdir().unwrap();
+        let keys = keys();
         let config = format!(
             r#"
             server.allowed_origins = ["{PAGE}"]
@@ -28,12 +29,7 @@ impl Nodes {
             redis.url = "{}"
             limits.nodes = 2
             {more}
-            [[auth.api_keys]]
-            subject = "ann"
-            key = "{ANN}"
-            [[auth.api_keys]]
-            subject = "bob"
-            key = "{BOB}"
+            {keys}
             "#,
             redis.url().expose()
         );

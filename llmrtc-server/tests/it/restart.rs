@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::{
-    guarded::{ANN, BOB, PAGE, Socket, guarded, ticket_at},
+    guarded::{ANN, BOB, PAGE, Socket, guarded, keys, ticket_at},
     harness::{Caller, PATIENCE, Site, providers},
     process::Process,
     resume::{resumed, told},
@@ -144,9 +144,7 @@ async fn b7_a_conversation_goes_on_after_its_process_was_killed() {
 #[cfg(unix)]
 #[tokio::test]
 async fn b7_a_spent_ticket_finds_its_session_after_a_restart_and_nothing_else() {
-    let keys = format!(
-        "[[auth.api_keys]]\nsubject = \"ann\"\nkey = \"{ANN}\"\n[[auth.api_keys]]\nsubject = \"bob\"\nkey = \"{BOB}\""
-    );
+    let keys = keys();
     let folder = tempfile::tempdir().unwrap();
     let echo = [
         ("LLM_PROVIDER", "echo"),

@@ -12,7 +12,7 @@ function names(events) {
 }
 
 /** Waits for one undisturbed turn, checks its events, and returns the answer's text. */
-export async function turn(caller, { spoken = true } = {}) {
+async function turn(caller, { spoken = true } = {}) {
   const from = (await caller.events()).length;
   // Listening to the interrupted end of an earlier utterance would not be a turn.
   const last = await caller.next("ttsComplete", "ttsCancelled", "error");
@@ -157,7 +157,8 @@ async function a_recording_is_answered_without_a_microphone({ callWith, proxy })
   assert.equal(await count(caller, "ttsChunk"), chunks.length);
 }
 
-async function a_cut_connection_resumes_the_conversation({ callWith, proxy }) {
+/** A conversation goes on, under the same id, after `lose` has taken the connection away. */
+export async function goesOn({ callWith, proxy }, lose) {
   const caller = await callWith("patient");
   await caller.start(proxy.url);
   await caller.share();
@@ -165,7 +166,7 @@ async function a_cut_connection_resumes_the_conversation({ callWith, proxy }) {
   assert.equal(turnsRemembered(first), 0, first);
   const id = await caller.sessionId();
   await caller.skip();
-  proxy.cut();
+  await lose();
   await caller.next("reconnecting");
   const resumed = await caller.next("reconnected");
   assert.equal(resumed.detail, true, "the history was recovered");
@@ -174,6 +175,10 @@ async function a_cut_connection_resumes_the_conversation({ callWith, proxy }) {
   // The client shares its microphone again by itself.
   const second = await turn(caller);
   assert.equal(turnsRemembered(second), 1, second);
+}
+
+async function a_cut_connection_resumes_the_conversation(context) {
+  await goesOn(context, () => context.proxy.cut());
 }
 
 export const cases = [
