@@ -22,10 +22,12 @@ use llmrtc_security::{
     audit::{Action, Audit, AuditConfig, AuditEvent, AuditOptions},
     auth::{
         Principal,
+        api_key::{self, ApiKeys},
         jwt::{
             HmacAlgorithm, IssuerPolicy, MintRequest, Minter, PublicAlgorithm, PublicKey,
             SharedSecrets, Verifier,
         },
+        resume::{Attempt, ResumeConfig, SessionHandles},
         ticket::{MemoryTickets, RedisTickets, TicketRequest, TicketStore, Tickets},
     },
     crypto::{
@@ -118,6 +120,32 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The median time of `one` over that of `other`, and how many times they are the medians of. They take turns, each going
+    /// first as often as second, so that what else the machine does slows both.
+    fn ratio(&self, n: usize, mut one: impl FnMut(), mut other: impl FnMut()) -> (f64, usize) {
+        const BATCH: usize = 20;
+        let time = |work: &mut dyn FnMut()| {
+            let start = Instant::now();
+            (0..BATCH).for_each(|_| work());
+            start.elapsed().as_secs_f64()
+        };
+        let (mut ones, mut others) = (Vec::new(), Vec::new());
+        for at in 0..n / self.less / BATCH {
+            if at % 2 == 0 {
+                ones.push(time(&mut one));
+                others.push(time(&mut other));
+            } else {
+                others.push(time(&mut other));
+                ones.push(time(&mut one));
+            }
+        }
+        let median = |times| Round::new(times).quantile(0.5);
+        let count = ones.len();
+        (median(ones) / median(others), count)
+    }
+}
+
 fn report(name: &str, round: &Round, target: &str) {
     let micros = |seconds: f64| seconds * 1e6;
     let line = json!({
@@ -150,6 +178,7 @@ async fn main() -> Result {
     redis.ping().await?;
     tokens(&bench).await?;
     tickets(&bench, &redis).await?;
+    refusals(&bench)?;
     limits(&bench, &redis).await?;
     texts(&bench)?;
     sealing(&bench);
@@ -219,6 +248,55 @@ async fn tickets(bench: &Bench, redis: &Redis) -> Result {
         }
         report(&format!("ticket redemption, {name}"), &quietest(rounds), "");
     }
+    Ok(())
+}
+
+/// Whether the time of a refusal tells how close a guess was (H8). Reported, never judged: other work on the machine
+/// changes times by more than a comparison takes.
+fn refusals(bench: &Bench) -> Result {
+    let ada = Principal::user("ada@example.org", Some("acme".into()));
+    let keys: Vec<Secret> = (0..100).map(|_| api_key::generate().0).collect();
+    let mut known = ApiKeys::new();
+    for key in &keys {
+        known.insert_key(key, ada.clone())?;
+    }
+    let almost = |credential: &Secret| {
+        let text = credential.expose();
+        let last = if text.ends_with('A') { 'B' } else { 'A' };
+        format!("{}{last}", &text[..text.len() - 1])
+    };
+    let (wrong, unknown) = (almost(&keys[0]), api_key::generate().0);
+    if known.find(&wrong).is_some() || known.find(unknown.expose()).is_some() {
+        return Err("a wrong key was accepted".into());
+    }
+    let find = |key: &str| drop(black_box(known.find(black_box(key))));
+    let (ratio, n) = bench.ratio(200_000, || find(&wrong), || find(unknown.expose()));
+    let name = "refused API key: almost one of 100, over unlike any";
+    report_value(name, "×", ratio, n, "");
+
+    let handles = SessionHandles::new(ResumeConfig::default());
+    let issued: Vec<_> = (0..1_000)
+        .map(|n| handles.issue(SessionId::from_u128(n), &ada, None))
+        .collect();
+    let now = Instant::now();
+    let wrong_token = almost(&issued[0].token);
+    let wrong_handle = almost(&issued[0].handle);
+    let resume = |handle: &str| {
+        let attempt = Attempt {
+            handle,
+            token: Some(&wrong_token),
+            principal: &ada,
+            origin: None,
+        };
+        black_box(handles.resume(black_box(attempt), now)).is_ok()
+    };
+    let handle = issued[0].handle.expose();
+    if resume(handle) || resume(&wrong_handle) {
+        return Err("a wrong token or handle was accepted".into());
+    }
+    let (ratio, n) = bench.ratio(200_000, || _ = resume(handle), || _ = resume(&wrong_handle));
+    let name = "refused resumption: wrong token of a session, over an unknown handle";
+    report_value(name, "×", ratio, n, "");
     Ok(())
 }
 
