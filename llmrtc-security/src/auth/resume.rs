@@ -406,7 +406,8 @@ impl SessionHandles {
         may: impl FnOnce(&Entry) -> bool,
         now: Instant,
     ) -> Result<Resumed, Refused> {
-        // Everything is hashed before anything is decided, so that a refusal takes as long as any other.
+        // Everything is hashed before anything is decided: what is left to tell refusals apart is a few comparisons, and takes
+        // a handle that is right.
         let handle = sha256(attempt.handle.as_bytes());
         let presented = attempt.token.map(|token| sha256(token.as_bytes()));
         let owner = owner_digest(attempt.principal, attempt.origin);
