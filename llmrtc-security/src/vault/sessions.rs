@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Subject, Vault, VaultError,
-    db::{Row, Statement, statement},
+    db::{Row, statement},
     store::{Opener, place},
     types::{count, session_id},
 };
@@ -128,13 +128,7 @@ impl<R: Serialize + DeserializeOwned> VaultSessions<R> {
     /// # Errors
     /// When the database fails or the snapshot does not open.
     pub async fn find(&self, handle: &HandleId) -> Result<Option<Snapshot<R>>, VaultError> {
-        let select = statement!(
-            "SELECT id, session, tenant, subject, version, sealed FROM vault_snapshots
-             WHERE id = $1 AND expires > $2",
-            hex(handle.as_bytes()),
-            self.vault.now(),
-        );
-        self.read(select).await
+        self.read("id = $1", handle.as_bytes()).await
     }
 
     /// The same of the session whose client came with this ticket last.
@@ -145,13 +139,7 @@ impl<R: Serialize + DeserializeOwned> VaultSessions<R> {
         &self,
         ticket: &TicketId,
     ) -> Result<Option<Snapshot<R>>, VaultError> {
-        let select = statement!(
-            "SELECT id, session, tenant, subject, version, sealed FROM vault_snapshots
-             WHERE ticket = $1 AND expires > $2",
-            hex(ticket.as_bytes()),
-            self.vault.now(),
-        );
-        self.read(select).await
+        self.read("ticket = $1", ticket.as_bytes()).await
     }
 
     /// How many sessions could be taken up again.
@@ -222,7 +210,20 @@ impl<R: Serialize + DeserializeOwned> VaultSessions<R> {
         self.vault.records.transact(statements).await.map(drop)
     }
 
-    async fn read(&self, select: Statement) -> Result<Option<Snapshot<R>>, VaultError> {
+    /// The snapshot that has this digest in the column of `condition`.
+    async fn read(
+        &self,
+        condition: &'static str,
+        digest: &[u8],
+    ) -> Result<Option<Snapshot<R>>, VaultError> {
+        let select = statement!(
+            format!(
+                "SELECT id, session, tenant, subject, version, sealed FROM vault_snapshots
+                 WHERE {condition} AND expires > $2"
+            ),
+            hex(digest),
+            self.vault.now(),
+        );
         let Some(row) = self.vault.records.row(select).await? else {
             return Ok(None);
         };

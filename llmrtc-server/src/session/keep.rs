@@ -22,6 +22,7 @@ use llmrtc_core::{
 use llmrtc_security::{
     auth::{
         Principal,
+        bind::Exposure,
         resume::{HandleId, HandleRecord, Recall, SessionHandles},
         ticket::TicketId,
     },
@@ -33,7 +34,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::Privacy;
 use crate::config::Config;
-use llmrtc_security::auth::bind::Exposure;
 
 /// How long a client that comes back, or a session that ends, waits for the vault. It goes on without: what was written
 /// last is there.
