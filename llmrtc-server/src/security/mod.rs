@@ -362,6 +362,8 @@ impl Security {
         &self,
         caller: &Principal,
     ) -> anyhow::Result<Option<llmrtc_security::vault::Receipt>> {
+        // First, so that they end for this reason and are not kept; then those that came before the revocation did.
+        self.registry.end_all(caller, CloseReason::SessionEnded);
         self.revoke(Revocation::of(caller, self.clock.wall()))
             .await?;
         self.registry.end_all(caller, CloseReason::SessionEnded);

@@ -185,9 +185,19 @@ impl Earlier {
     /// Takes the caller's place for it: the session keeps its own and only changes its connection. Returns the next resume
     /// token as well.
     async fn hold(self, shared: &Shared, caller: &Caller) -> Result<(Held, Secret), CloseReason> {
+        let standing = match Standing::take(shared, self.session_id, caller).await {
+            Ok(standing) => standing,
+            Err(reason) => {
+                // For the client's next attempt.
+                if let Some(history) = self.history {
+                    shared.keep.remember(self.session_id, history).await;
+                }
+                return Err(reason);
+            }
+        };
         let held = Held {
             session_id: self.session_id,
-            standing: Standing::take(shared, self.session_id, caller).await?,
+            standing,
             lease: self.lease,
             history: self.history,
             claim: self.claim,
@@ -254,14 +264,21 @@ impl Session {
             };
             keep.handles.resume(attempt, now)
         };
-        if keep.handles.session_of(&HandleId::of(handle)) == Some(self.session_id)
-            && let Ok(resumed) = attempt(self.shared.clock.now())
-        {
+        if keep.handles.session_of(&HandleId::of(handle)) == Some(self.session_id) {
             // A client that names the session it has: nothing to recover.
-            self.lease = resumed.lease;
-            return ResumeReply::Resumed {
-                session_id: handle.to_owned().into(),
-                resume_token: Some(resumed.token),
+            return match attempt(self.shared.clock.now()) {
+                Ok(resumed) => {
+                    self.lease = resumed.lease;
+                    ResumeReply::Resumed {
+                        session_id: handle.to_owned().into(),
+                        resume_token: Some(resumed.token),
+                    }
+                }
+                Err(refused) => {
+                    self.note(refusal(&refused));
+                    forget_ended(&self.shared, &refused).await;
+                    ResumeReply::Refused
+                }
             };
         }
         let taken = match take_over(&self.shared, &caller, &self.privacy, handle, attempt).await {
